@@ -1,0 +1,1 @@
+//! Runs plans: events, cancellation, journal, the lifecycle verbs.

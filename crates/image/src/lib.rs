@@ -1,0 +1,1 @@
+//! The store, OCI layouts and layers, and building the node image from the bundle.

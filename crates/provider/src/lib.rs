@@ -1,0 +1,1 @@
+//! The port that every ground implements, and the conformance suite for it.

@@ -1,0 +1,1 @@
+//! The grounds that nodes run on.

@@ -1,0 +1,1 @@
+//! The data that crosses bivouac's seams: cluster file, node config, facts, status.

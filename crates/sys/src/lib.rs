@@ -1,0 +1,1 @@
+//! The kernel interfaces bivouac needs: namespaces, mounts, cgroups, netlink, pidfds.
