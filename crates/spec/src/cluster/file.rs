@@ -1,0 +1,354 @@
+//! The types of the cluster file. Their documentation is what editors show (through the JSON schema).
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::quantity::{Bytes, Cpus};
+use crate::{ClusterName, NodeName};
+
+/// A cluster, as a person writes it. `bivouac up` makes it so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cluster {
+    /// The version of this format: `bivouac.dev/v1alpha1`.
+    pub api_version: ApiVersion,
+    /// What the document describes: `Cluster`.
+    pub kind: Kind,
+    /// The cluster's name.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// What the cluster is.
+    #[serde(default)]
+    pub spec: Spec,
+}
+
+/// The version of the cluster file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ApiVersion {
+    /// The only one so far.
+    #[default]
+    #[serde(rename = "bivouac.dev/v1alpha1")]
+    V1Alpha1,
+}
+
+/// What a document describes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Kind {
+    /// A cluster.
+    #[default]
+    Cluster,
+}
+
+/// What identifies a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    /// Unique on its ground; the kubeconfig context is `bivouac-NAME`.
+    #[serde(default)]
+    pub name: ClusterName,
+}
+
+/// What a cluster is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Where the nodes run.
+    #[serde(default)]
+    pub provider: Provider,
+    /// What runs on them.
+    #[serde(default)]
+    pub stack: Stack,
+    /// The nodes, in groups of the same kind. One control plane when absent.
+    #[serde(default = "NodeGroup::single")]
+    pub nodes: Vec<NodeGroup>,
+    /// The networks.
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// Where nodes run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Provider {
+    /// This machine's kernel: each node is a set of namespaces. Needs no container engine.
+    Linux(LinuxProvider),
+}
+
+/// Settings of the `linux` provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinuxProvider {}
+
+/// What runs on the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Stack {
+    /// Kubernetes from its upstream programs.
+    Kubernetes(Kubernetes),
+}
+
+/// Settings of the `kubernetes` stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Kubernetes {
+    /// The version, with a leading `v`. The node image must hold it.
+    #[serde(default = "Kubernetes::default_version")]
+    pub version: String,
+    /// The DNS domain of the cluster.
+    #[serde(default = "Kubernetes::default_domain")]
+    pub domain: String,
+}
+
+/// A group of nodes of the same kind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeGroup {
+    /// What the nodes do.
+    pub role: Role,
+    /// The nodes are called `NAME-0`, `NAME-1`, …; the role when absent. Groups of one name go on counting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How many nodes.
+    #[serde(default = "NodeGroup::default_count")]
+    pub count: u32,
+    /// Zones, dealt out in turn; a node gets the label `topology.kubernetes.io/zone`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<String>,
+    /// Labels of each node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Taints of each node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+    /// Limits of each node; all of the ground when absent.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+}
+
+/// What a node does.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Holds the cluster's state and decides. Runs pods too where there is no worker.
+    ControlPlane,
+    /// Runs pods.
+    Worker,
+}
+
+/// Keeps pods away from a node unless they tolerate it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Taint {
+    /// The key.
+    pub key: String,
+    /// The value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// What happens to pods that do not tolerate it.
+    pub effect: TaintEffect,
+}
+
+/// What happens to pods that do not tolerate a taint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TaintEffect {
+    /// They are not placed there.
+    NoSchedule,
+    /// They are placed there only when nothing else is free.
+    PreferNoSchedule,
+    /// They are not placed there, and those that run there are removed.
+    NoExecute,
+}
+
+/// Limits of a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resources {
+    /// CPUs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
+    /// Memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+}
+
+/// The networks of a cluster. Absent ones are chosen free.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Network {
+    /// The network between the nodes, such as `10.89.0.0/24`.
+    #[serde(default, rename = "nodeCIDR", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub node_cidr: Option<IpNet>,
+    /// The networks of pods; each node gets a /24 of it.
+    #[serde(default, rename = "podCIDR", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub pod_cidr: Vec<IpNet>,
+    /// The networks of Services.
+    #[serde(default, rename = "serviceCIDR", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub service_cidr: Vec<IpNet>,
+}
+
+/// One node that a cluster file asks for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSpec {
+    /// Its name.
+    pub name: NodeName,
+    /// What it does.
+    pub role: Role,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// Its limits.
+    pub resources: Resources,
+}
+
+impl Kubernetes {
+    /// The version that the node image of this release holds.
+    pub const VERSION: &str = "v1.36.3";
+
+    fn default_version() -> String {
+        Self::VERSION.to_owned()
+    }
+
+    fn default_domain() -> String {
+        "cluster.local".to_owned()
+    }
+}
+
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Self { version: Self::default_version(), domain: Self::default_domain() }
+    }
+}
+
+impl Default for Provider {
+    fn default() -> Self {
+        Self::Linux(LinuxProvider::default())
+    }
+}
+
+impl Provider {
+    /// The word for it in a cluster file.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Linux(_) => "linux",
+        }
+    }
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self::Kubernetes(Kubernetes::default())
+    }
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        let (provider, stack, network) =
+            (Provider::default(), Stack::default(), Network::default());
+        Self { provider, stack, nodes: NodeGroup::single(), network }
+    }
+}
+
+impl NodeGroup {
+    const fn default_count() -> u32 {
+        1
+    }
+
+    /// One control plane.
+    fn single() -> Vec<Self> {
+        vec![Self::new(Role::ControlPlane, 1)]
+    }
+
+    /// So many nodes of a role.
+    #[must_use]
+    pub fn new(role: Role, count: u32) -> Self {
+        Self {
+            role,
+            name: None,
+            count,
+            zones: Vec::new(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            resources: Resources::default(),
+        }
+    }
+
+    /// What the nodes' names start with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.role.name())
+    }
+}
+
+impl Role {
+    /// The word for it in a cluster file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "control-plane",
+            Self::Worker => "worker",
+        }
+    }
+}
+
+impl Resources {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.cpus.is_none() && self.memory.is_none()
+    }
+}
+
+impl Cluster {
+    /// A cluster with all defaults: one control plane.
+    #[must_use]
+    pub fn named(name: ClusterName) -> Self {
+        let (api_version, kind) = (ApiVersion::default(), Kind::default());
+        Self { api_version, kind, metadata: Metadata { name }, spec: Spec::default() }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &ClusterName {
+        &self.metadata.name
+    }
+
+    /// Every node that it asks for, in the order of the file. Groups whose names do not fit are left out, so validate first.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeSpec> {
+        let mut counters: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut nodes = Vec::new();
+        for group in &self.spec.nodes {
+            for position in 0..group.count as usize {
+                let counter = counters.entry(group.prefix()).or_default();
+                let name = NodeName::indexed(group.prefix(), *counter);
+                *counter += 1;
+                let Ok(name) = name else { continue };
+                let zone = (!group.zones.is_empty())
+                    .then(|| group.zones[position % group.zones.len()].clone());
+                let (labels, taints) = (group.labels.clone(), group.taints.clone());
+                nodes.push(NodeSpec {
+                    name,
+                    role: group.role,
+                    zone,
+                    labels,
+                    taints,
+                    resources: group.resources,
+                });
+            }
+        }
+        nodes
+    }
+}

@@ -1,0 +1,13 @@
+//! One node as data: what it must be ([`NodeConfig`]), how its readiness is asked ([`probe`]) and what it says of itself
+//! ([`NodeStatus`]). Written by a stack, delivered by a provider, applied by the agent; none of them needs to know the others.
+
+pub mod config;
+pub mod paths;
+pub mod probe;
+pub mod status;
+pub mod unit;
+
+pub use config::{Content, File, FileKind, Mount, NodeConfig, Sysctl};
+pub use probe::{Check, Dns, Expect, HttpRequest, Probe, Tls, Vantage};
+pub use status::{NodePhase, NodeStatus, UnitState, UnitStatus};
+pub use unit::{Condition, Limits, Restart, Run, Service, Signal, Stop, Task};

@@ -1,0 +1,26 @@
+//! Places inside every node that more than one crate must agree on.
+
+/// The one binary, as the agent and for `exec`.
+pub const AGENT: &str = "/usr/local/bin/bivouac";
+
+/// The node config as the provider delivered it. Holds keys: mode 0600.
+pub const CONFIG: &str = "/etc/bivouac/node.json";
+
+/// The agent's socket: one JSON request a line, see the agent's protocol.
+pub const SOCKET: &str = "/run/bivouac/agent.sock";
+
+/// A folder with one log file for each service, and the agent's own `agent.log`.
+pub const LOGS: &str = "/var/log/bivouac";
+
+/// What the agent must remember over a restart of the node, such as which tasks were done.
+pub const STATE: &str = "/var/lib/bivouac";
+
+/// The container image directory that came with the node image.
+pub const IMAGES: &str = "/usr/share/bivouac/images";
+
+/// The container image directory that nodes of a host share, where `load` puts images. Absent where a ground has none.
+pub const SHARED_IMAGES: &str = "/var/lib/bivouac-images";
+
+/// Folders that must be on a real file system: overlay on overlay is refused by the kernel, and databases want fsync to mean it.
+pub const REAL_DIRECTORIES: [&str; 5] =
+    ["/var/lib/etcd", "/var/lib/containerd", "/var/lib/kubelet", STATE, LOGS];
