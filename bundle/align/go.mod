@@ -1,0 +1,3 @@
+module bivouac.dev/bundle/align
+
+go 1.26.0

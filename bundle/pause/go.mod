@@ -1,0 +1,3 @@
+module bivouac.dev/bundle/pause
+
+go 1.26.0
