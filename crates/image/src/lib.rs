@@ -1,1 +1,59 @@
-//! The store, OCI layouts and layers, and building the node image from the bundle.
+//! The store of node images, and what fills it.
+//!
+//! Building the node image from the bundle, OCI layouts and layers, and the directories of container images that the
+//! nodes of a host share. Synchronous; progress comes out as [`Event`] values.
+//!
+//! Not here: running nodes (the providers), telling containerd about images (the agent), drawing progress (the CLI).
+//!
+//! ```text
+//! bundle/ --lock--> keys --ensure_piece--> programs/ base/ --assemble--> images/<key>/{oci,rootfs}
+//! image archives --import--> container image directory --bind mount--> every node
+//! ```
+
+mod archive;
+mod baked;
+mod build;
+mod bundle;
+mod cancel;
+mod command;
+mod containers;
+mod contents;
+mod debian;
+mod digest;
+mod download;
+mod engine;
+mod error;
+mod event;
+mod golang;
+mod layer;
+mod lock;
+mod node;
+mod oci;
+mod program;
+mod prune;
+mod reference;
+mod store;
+mod stream;
+mod tools;
+mod unpack;
+mod usage;
+mod verify;
+
+pub use archive::{Imported, import_archive, import_stream};
+pub use build::{BuildOptions, Source, build, ensure, find, plan_steps};
+pub use bundle::Bundle;
+pub use cancel::Cancel;
+pub use containers::{ContainerImage, ContainerImages, list_containers};
+pub use digest::Sha256;
+pub use engine::import_docker_image;
+pub use error::Error;
+pub use event::{Event, OnEvent, Step, Unit};
+pub use layer::Layer;
+pub use lock::{Build, Debian, Download, Go, Image, Lock, Program};
+pub use node::{BAKED_IMAGES, NodeImage, NodeManifest};
+pub use oci::host_architecture;
+pub use prune::{NodeImageInfo, Pruned, list, prune};
+pub use reference::normalize;
+pub use store::{Context, Kind, Out, Store, StoreLock};
+pub use tools::Tool;
+pub use verify::{Damage, verify};

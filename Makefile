@@ -1,0 +1,52 @@
+# The commands of the README. Each installs what it needs, says what that is, and can be run again.
+
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= /usr/local
+PACKAGES := gcc libc6-dev pkg-config libseccomp-dev mmdebstrap nftables ca-certificates
+STATE := /var/lib/bivouac
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BIVOUAC := $(TARGET_DIR)/$(TARGET)/release/bivouac
+
+.PHONY: help setup build install demo test ci
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## Install the Debian packages that are missing
+	@missing=()
+	for package in $(PACKAGES); do
+		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing+=($$package)
+	done
+	for tool in cargo go; do
+		command -v $$tool >/dev/null || { echo "error: $$tool is missing: install Rust 1.89 and Go 1.26 or newer" >&2; exit 1; }
+	done
+	if (($${#missing[@]})); then
+		echo "installing Debian packages: $${missing[*]}"
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get update -qq
+		apt-get install -y -qq --no-install-recommends "$${missing[@]}" </dev/null
+	fi
+
+build: setup ## Build the bivouac binary
+	@cargo build --release --locked --package bivouac-cli
+	echo "built $(BIVOUAC)"
+
+install: build ## Put the binary in $(PREFIX)/bin
+	@install -D -m 0755 $(BIVOUAC) $(DESTDIR)$(PREFIX)/bin/bivouac
+	echo "installed $(DESTDIR)$(PREFIX)/bin/bivouac"
+
+demo: build ## Bring up a cluster of three nodes, run a web app on it, ask it for a page
+	@BIVOUAC=$(BIVOUAC) docs/demo/run
+
+test: setup ## Run every test, the end-to-end ones included (as root)
+	@cargo xtask ci
+	cargo build --release --locked --package bivouac-cli
+	BIVOUAC=$(abspath $(BIVOUAC)) cargo test --package bivouac-e2e -- --test-threads=1
+
+ci: ## What CI runs before the end-to-end tests
+	@cargo xtask ci

@@ -1,0 +1,25 @@
+//! A cluster's kubeconfig, made from what is known of it. Asks the cluster nothing.
+
+use bivouac_pki::Kubeconfig;
+use bivouac_spec::{ClusterName, Problem};
+use bivouac_stacks::{Access, AccessRequest};
+
+use crate::args::Global;
+use crate::selection::{choose, open_state};
+
+/// The kubeconfig of a cluster.
+///
+/// # Errors
+/// When there is no such cluster, or nothing is known of it.
+pub async fn kubeconfig(global: &Global, name: Option<&ClusterName>) -> Result<Kubeconfig, Problem> {
+    let existing = choose(global, name).await?;
+    let applied = &existing.known()?.applied;
+    let keys = open_state(global).read_keys(existing.name())?.ok_or_else(|| {
+        Problem::failed("cli.no_keys", format!("the keys of cluster `{}` are missing", existing.name()))
+            .help("remove the cluster with `bivouac down` and make it again")
+    })?;
+    let stack = bivouac_stacks::open(&applied.cluster.spec.stack);
+    let request = AccessRequest { cluster: &applied.cluster, addresses: &applied.addresses };
+    let Access::Kubeconfig(kubeconfig) = stack.access(&request, &keys)?;
+    Ok(kubeconfig)
+}

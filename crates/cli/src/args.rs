@@ -1,0 +1,381 @@
+//! What can be typed. The texts here are the reference: `docs/reference/cli.md` is made from them.
+
+use bivouac_spec::{ClusterName, NodeName};
+use camino::Utf8PathBuf;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// Brings up real clusters on the ground you have.
+///
+/// `bivouac up` makes a Kubernetes cluster of one node in seconds; a cluster file (see `bivouac init`) asks for more. Run
+/// `bivouac doctor` first if you want to know whether this machine can do it.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong command or cluster file, 3 this machine lacks something, 4 timed out, 5 partly done,
+/// 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "bivouac", version, propagate_version = true, max_term_width = 100)]
+pub struct Arguments {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub struct Global {
+    /// The folder with what bivouac knows of its clusters.
+    #[arg(long, global = true, env = "BIVOUAC_STATE_DIR", default_value = "/var/lib/bivouac", value_hint = ValueHint::DirPath)]
+    pub state_dir: Utf8PathBuf,
+    /// The folder with node images and what they are built from; `STATE_DIR/store` when absent.
+    #[arg(long, global = true, env = "BIVOUAC_STORE", value_hint = ValueHint::DirPath)]
+    pub store: Option<Utf8PathBuf>,
+    /// How progress is shown on standard error: bars on a terminal and lines elsewhere when `auto`.
+    #[arg(long, global = true, env = "BIVOUAC_PROGRESS", value_enum, default_value_t)]
+    pub progress: ProgressStyle,
+}
+
+impl Global {
+    /// The folder of the store.
+    pub fn store_path(&self) -> Utf8PathBuf {
+        self.store.clone().unwrap_or_else(|| self.state_dir.join("store"))
+    }
+
+    /// Whether standard error may be colored.
+    pub fn color(&self) -> bool {
+        use std::io::IsTerminal;
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    }
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProgressStyle {
+    /// Bars on a terminal, lines elsewhere.
+    #[default]
+    Auto,
+    /// A line for each thing that happens.
+    Lines,
+    /// A JSON document for each thing that happens.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// How data is written to standard output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document.
+    Json,
+    /// One YAML document.
+    Yaml,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a cluster, or make it whole again, and wait until it is usable.
+    Up(Up),
+    /// Show what `up` would do, and change nothing.
+    Plan(Plan),
+    /// Remove a cluster and everything of it.
+    #[command(visible_alias = "delete")]
+    Down(Down),
+    /// Show how a cluster is: nodes, services, what is wrong and what to do.
+    Status(Status),
+    /// List the clusters.
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Print the kubeconfig of a cluster.
+    Kubeconfig(Kubeconfig),
+    /// Run kubectl, of the cluster's own version, on a cluster.
+    Kubectl(Kubectl),
+    /// Run a command in a node.
+    Exec(Exec),
+    /// Show the log of a node's agent, or of a service in it.
+    Logs(Logs),
+    /// Put a container image on all nodes.
+    Load(Load),
+    /// Try everything that a cluster needs of this machine, and say how to mend what fails.
+    Doctor(Doctor),
+    /// Build, list, check and prune node images.
+    Image(Image),
+    /// Measure how long it takes until a cluster is usable.
+    Bench(Bench),
+    /// Write a cluster file with every field explained.
+    Init(Init),
+    /// Print the JSON schema of the cluster file, for editors.
+    Schema,
+    /// Print this command line as a Markdown document.
+    #[command(hide = true)]
+    Reference,
+    /// Print the completion script of a shell.
+    Completion(Completion),
+    /// Print the version of bivouac and of what its clusters run.
+    Version(Version),
+}
+
+/// Make a cluster, or make it whole again, and wait until it is usable.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// The cluster.
+    #[command(flatten)]
+    pub source: Source,
+    /// How long the nodes may take to be usable once they are started, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
+    /// The kubeconfig file to merge the access into; `$KUBECONFIG` or ~/.kube/config when absent.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub kubeconfig: Option<Utf8PathBuf>,
+    /// Leave kubeconfig files alone.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub no_kubeconfig: bool,
+    /// Only show what would be done, like `bivouac plan`.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How the result is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Which cluster is asked for.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The cluster file; `-` for standard input. One control plane with all defaults when absent.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<Utf8PathBuf>,
+    /// The cluster's name; that of the file, or `default`, when absent.
+    pub name: Option<ClusterName>,
+}
+
+/// Show what `up` would do, and change nothing.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The cluster.
+    #[command(flatten)]
+    pub source: Source,
+    /// How the plan is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Remove a cluster and everything of it.
+#[derive(Debug, Args)]
+pub struct Down {
+    /// The cluster file; only its name counts.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<Utf8PathBuf>,
+    /// The cluster; the only one, or `default`, when absent.
+    #[arg(conflicts_with = "file")]
+    pub name: Option<ClusterName>,
+    /// Remove all clusters.
+    #[arg(long, conflicts_with_all = ["name", "file"])]
+    pub all: bool,
+    /// Only show what would be removed.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How the result is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Which existing cluster is meant.
+#[derive(Debug, Args)]
+pub struct Chosen {
+    /// The cluster; the only one when absent.
+    #[arg(long, short, value_name = "NAME")]
+    pub cluster: Option<ClusterName>,
+}
+
+/// Show how a cluster is.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The cluster; the only one when absent.
+    pub name: Option<ClusterName>,
+    /// Show the services of each node too.
+    #[arg(long, short)]
+    pub services: bool,
+    /// How it is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// List the clusters.
+#[derive(Debug, Args)]
+pub struct List {
+    /// How they are written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Print the kubeconfig of a cluster.
+#[derive(Debug, Args)]
+pub struct Kubeconfig {
+    /// The cluster; the only one when absent.
+    pub name: Option<ClusterName>,
+    /// Merge it into the user's kubeconfig instead of printing it.
+    #[arg(long)]
+    pub merge: bool,
+}
+
+/// Run kubectl on a cluster.
+#[derive(Debug, Args)]
+pub struct Kubectl {
+    /// The cluster.
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// What kubectl is told: `bivouac kubectl -- get pods`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// Run a command in a node.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// The cluster.
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// The node.
+    pub node: NodeName,
+    /// The command; a shell when absent.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// Show a log.
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The cluster.
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// The node; the only one when absent.
+    pub node: Option<NodeName>,
+    /// The service; the agent when absent.
+    pub service: Option<String>,
+    /// Go on with what is written later.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only so many lines from the end.
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<usize>,
+}
+
+/// Put container images on all nodes.
+#[derive(Debug, Args)]
+pub struct Load {
+    /// The cluster.
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// A docker or OCI archive, an OCI layout folder, or the name of an image of the local Docker engine.
+    #[arg(required = true, value_name = "IMAGE|ARCHIVE", value_hint = ValueHint::FilePath)]
+    pub images: Vec<String>,
+    /// How the result is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Try everything that a cluster needs.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// How the result is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Node images.
+#[derive(Debug, Args)]
+pub struct Image {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ImageCommand,
+}
+
+/// What to do with node images.
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Build the node image of this bivouac, unless it is there. `up` does it by itself.
+    Build {
+        /// A folder with another `bundle.lock` and its modules, instead of the built-in one.
+        #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+        bundle: Option<Utf8PathBuf>,
+        /// How the result is written.
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// List the node images in the store.
+    #[command(visible_alias = "ls")]
+    List {
+        /// How they are written.
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Read every byte in the store and compare it with what was made.
+    Verify {
+        /// How the result is written.
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Remove node images that no cluster uses, and what only they are built from.
+    Prune {
+        /// Remove the node image of this bivouac too when no cluster uses it.
+        #[arg(long)]
+        all: bool,
+        /// How the result is written.
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+/// Measure how long it takes until a cluster is usable.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The cluster file; one control plane when absent. Its name is replaced by `bench`.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<Utf8PathBuf>,
+    /// Workers beside one control plane, in place of a file.
+    #[arg(long, conflicts_with = "file", default_value_t = 0)]
+    pub workers: u32,
+    /// How often.
+    #[arg(long, short = 'n', default_value_t = 5)]
+    pub runs: u32,
+    /// How the result is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Write a cluster file.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where; `-` for standard output.
+    #[arg(default_value = "cluster.yaml", value_hint = ValueHint::FilePath)]
+    pub file: Utf8PathBuf,
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Print a completion script.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell.
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// Print versions.
+#[derive(Debug, Args)]
+pub struct Version {
+    /// How they are written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// The whole command line, for completion and reference.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}

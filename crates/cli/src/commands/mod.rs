@@ -1,0 +1,16 @@
+//! One module a command. Each composes what it needs, runs it, and writes its result.
+
+pub mod bench;
+pub mod doctor;
+pub mod documents;
+pub mod down;
+pub mod exec;
+pub mod image;
+pub mod kubeconfig;
+pub mod kubectl;
+pub mod list;
+pub mod load;
+pub mod logs;
+pub mod plan;
+pub mod status;
+pub mod up;

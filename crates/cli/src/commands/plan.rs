@@ -1,0 +1,59 @@
+//! `bivouac plan`
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bivouac_engine::{UpRequest, prepare};
+use bivouac_plan::Action;
+use bivouac_spec::Problems;
+
+use crate::args::{self, Format, Global, Source};
+use crate::images::StoreImages;
+use crate::output;
+use crate::selection::{cluster_asked_for, open_provider, open_state};
+
+pub async fn run(global: &Global, plan: &args::Plan) -> Result<ExitCode, Problems> {
+    show(global, &plan.source, plan.output).await
+}
+
+/// Shows what `up` would do. A plan with refusals is shown and then reported as their problems.
+pub async fn show(global: &Global, source: &Source, format: Format) -> Result<ExitCode, Problems> {
+    let cluster = cluster_asked_for(source)?;
+    let stack = bivouac_stacks::open(&cluster.spec.stack);
+    let request = UpRequest {
+        cluster: &cluster,
+        provider: open_provider(global, &cluster.spec.provider),
+        stack: stack.as_ref(),
+        images: &StoreImages::open(global),
+        agent: "".into(),
+        state: &open_state(global),
+        kubeconfig: None,
+        timeout: Duration::ZERO,
+    };
+    let plan = prepare(&request).await?.plan;
+    output::write(format, &plan, || {
+        let mut text = String::new();
+        for action in &plan.actions {
+            text.push_str(&format!("{}\n", action.describe()));
+        }
+        for note in &plan.notes {
+            text.push_str(&format!("note: {note}\n"));
+        }
+        if plan.is_empty() {
+            text.push_str(&format!("cluster {} is as asked: nothing to do\n", cluster.name()));
+        } else if plan.refusals.is_empty() {
+            text.push_str(&format!("{} to do; `bivouac up` does it\n", count(&plan.actions)));
+        }
+        text
+    })?;
+    plan.check()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many actions, in words.
+pub fn count(actions: &[Action]) -> String {
+    match actions.len() {
+        1 => "1 action".to_owned(),
+        many => format!("{many} actions"),
+    }
+}

@@ -1,0 +1,66 @@
+//! `bivouac up`
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bivouac_engine::UpRequest;
+use bivouac_plan::Action;
+use bivouac_spec::{ClusterName, Problems};
+use serde::Serialize;
+
+use crate::args::{self, Global};
+use crate::images::StoreImages;
+use crate::selection::{cluster_asked_for, open_provider, open_state};
+use crate::{home, output, progress, signals};
+
+/// What `up` came to.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Result<'a> {
+    cluster: &'a ClusterName,
+    changed: bool,
+    actions: &'a [Action],
+    nodes: usize,
+    description: &'a str,
+    seconds: f64,
+}
+
+pub async fn run(global: &Global, up: &args::Up) -> std::result::Result<ExitCode, Problems> {
+    if up.dry_run {
+        return super::plan::show(global, &up.source, up.output).await;
+    }
+    let started = Instant::now();
+    let cluster = cluster_asked_for(&up.source)?;
+    let stack = bivouac_stacks::open(&cluster.spec.stack);
+    let request = UpRequest {
+        cluster: &cluster,
+        provider: open_provider(global, &cluster.spec.provider),
+        stack: stack.as_ref(),
+        images: &StoreImages::open(global),
+        agent: home::own_binary()?,
+        state: &open_state(global),
+        kubeconfig: if up.no_kubeconfig { None } else { home::kubeconfig_file(up.kubeconfig.as_ref()) },
+        timeout: Duration::from_secs(up.timeout),
+    };
+    let reporter = progress::reporter(global);
+    let upped = bivouac_engine::up(&request, &reporter, &signals::cancellation()).await?;
+    drop(reporter);
+    let changed = !upped.actions.is_empty();
+    let result = Result {
+        cluster: cluster.name(),
+        changed,
+        actions: &upped.actions,
+        nodes: upped.nodes,
+        description: &upped.description,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    output::write(up.output, &result, || {
+        let (name, seconds, description) = (cluster.name(), result.seconds, &upped.description);
+        if changed {
+            format!("cluster {name} is usable: {description}, {seconds:.1} s\n")
+        } else {
+            format!("cluster {name} is usable and nothing changed: {description}, {seconds:.2} s\n")
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,109 @@
+//! The store of node images, as the engine wants it.
+
+mod steps;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bivouac_engine::{NodeImages, Reporter};
+use bivouac_image::{BuildOptions, Bundle, Cancel, NodeImage, Store};
+use bivouac_provider::ImagePaths;
+use bivouac_spec::{Class, Problem};
+use camino::Utf8PathBuf;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Global;
+
+pub use steps::step_reporter;
+
+/// The node images of a store, built from the bundle when they are not there.
+pub struct StoreImages {
+    store: Utf8PathBuf,
+    bundle: Option<Utf8PathBuf>,
+}
+
+impl StoreImages {
+    /// The node images of the store that the options name.
+    pub fn open(global: &Global) -> Self {
+        Self { store: global.store_path(), bundle: None }
+    }
+
+    /// The same, built from the bundle in this folder.
+    pub fn with_bundle(mut self, folder: Option<Utf8PathBuf>) -> Self {
+        self.bundle = folder;
+        self
+    }
+
+    /// The bundle that images are built from.
+    pub fn bundle(&self) -> Result<Bundle, Problem> {
+        let bundle = self.bundle.as_ref().map_or_else(Bundle::embedded, |folder| Bundle::open(folder));
+        bundle.map_err(|error| problem_of(&error))
+    }
+
+    /// The store.
+    pub fn store(&self) -> Result<Store, Problem> {
+        Store::open(&self.store).map_err(|error| problem_of(&error))
+    }
+
+    /// The unpacked image of this key.
+    pub fn rootfs(&self, key: &str) -> Result<Utf8PathBuf, Problem> {
+        NodeImage::open(&self.store()?, key).map(|image| image.rootfs()).map_err(|error| problem_of(&error))
+    }
+
+    /// Builds the image of the bundle, unless it is there and sound.
+    pub async fn build(&self, reporter: &Reporter, cancel: &CancellationToken) -> Result<NodeImage, Problem> {
+        let (store, bundle, reporter) = (self.store()?, self.bundle()?, reporter.clone());
+        let stop = Cancel::new();
+        let forward = {
+            let (stop, cancel) = (stop.clone(), cancel.clone());
+            tokio::spawn(async move {
+                cancel.cancelled().await;
+                stop.cancel();
+            })
+        };
+        let built = tokio::task::spawn_blocking(move || {
+            bivouac_image::ensure(&store, &bundle, &BuildOptions::default(), &step_reporter(reporter), &stop)
+        })
+        .await;
+        forward.abort();
+        let built = built.map_err(|error| Problem::from_error("image.build", &error))?;
+        built.map_err(|error| problem_of(&error))
+    }
+}
+
+#[async_trait]
+impl NodeImages for StoreImages {
+    fn current(&self) -> Result<String, Problem> {
+        Ok(self.bundle()?.image_key())
+    }
+
+    async fn ensure(&self, key: &str, reporter: &Reporter, cancel: &CancellationToken) -> Result<ImagePaths, Problem> {
+        let image = if key == self.current()? {
+            self.build(reporter, cancel).await?
+        } else {
+            NodeImage::open(&self.store()?, key).map_err(|error| problem_of(&error))?
+        };
+        Ok(ImagePaths {
+            key: image.key().to_owned(),
+            digest: image.manifest.digest.to_string(),
+            layout: image.oci_layout(),
+            rootfs: image.rootfs(),
+            shared_images: self.store()?.containers(),
+        })
+    }
+}
+
+/// The versions of the programs in the node image, by name.
+pub fn bundled_versions() -> Result<BTreeMap<String, String>, Problem> {
+    Ok(Bundle::embedded().map_err(|error| problem_of(&error))?.versions())
+}
+
+/// An error of the store as a problem.
+pub fn problem_of(error: &bivouac_image::Error) -> Problem {
+    let mut problem = Problem::from_error(error.code(), error);
+    problem.help = error.help();
+    if matches!(error, bivouac_image::Error::Cancelled) {
+        problem.class = Class::Interrupted;
+    }
+    problem
+}

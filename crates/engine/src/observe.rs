@@ -1,0 +1,145 @@
+//! What there is, for `status` and `list`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bivouac_provider::{ExecRequest, Provider, Stdio};
+use bivouac_spec::facts::ObservedState;
+use bivouac_spec::node::{NodePhase, paths};
+use bivouac_spec::{ClusterName, NodeName, NodeStatus, ObservedCluster, Problem};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+
+use crate::ClusterState;
+
+/// How long a node may take to say how it is.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A cluster as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Its name.
+    pub name: ClusterName,
+    /// The ground that it is on.
+    pub provider: String,
+    /// Whether every node that was asked for is usable.
+    pub usable: bool,
+    /// Its nodes, those that are missing among them.
+    pub nodes: BTreeMap<NodeName, NodeReport>,
+    /// Things of the cluster that belong to no node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remains: Vec<String>,
+    /// What is wrong, with the command that mends it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+}
+
+/// A node as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// `control-plane` or `worker`, if the cluster was made by this bivouac's state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Its address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// What the ground says; absent for a node that is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ObservedState>,
+    /// What the node says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<NodeStatus>,
+}
+
+impl NodeReport {
+    /// One word for how the node is.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match (self.state, self.status.as_ref().map(|status| status.phase)) {
+            (None, _) => "missing",
+            (Some(ObservedState::Stopped), _) => "stopped",
+            (Some(ObservedState::Broken), _) => "broken",
+            (Some(ObservedState::Running), None) => "silent",
+            (Some(ObservedState::Running), Some(phase)) => match phase {
+                NodePhase::Applying | NodePhase::Starting => "starting",
+                NodePhase::Usable => "usable",
+                NodePhase::Degraded => "degraded",
+                NodePhase::Stopping => "stopping",
+                NodePhase::Failed => "failed",
+            },
+        }
+    }
+}
+
+/// How a cluster is now: what the ground says, and what each running node says, asked all at once.
+pub async fn cluster_status(
+    provider: &dyn Provider,
+    provider_name: &str,
+    observed: &ObservedCluster,
+    state: Option<&ClusterState>,
+) -> ClusterStatus {
+    let mut nodes: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
+    for node in state.map(|state| state.applied.cluster.nodes()).unwrap_or_default() {
+        let address = state.and_then(|state| state.applied.addresses.nodes.get(&node.name)).map(|node| node.address);
+        let role = Some(node.role.name().to_owned());
+        nodes.insert(node.name, NodeReport { role, address, state: None, status: None });
+    }
+    let asked = futures::future::join_all(observed.nodes.iter().map(|(name, node)| async move {
+        let running = node.state == ObservedState::Running;
+        let status = if running { node_status(provider, &observed.name, name).await } else { None };
+        (name.clone(), node.address, node.state, status)
+    }));
+    for (name, address, node_state, status) in asked.await {
+        let report = nodes.entry(name).or_insert(NodeReport { role: None, address, state: None, status: None });
+        report.address = address.or(report.address);
+        (report.state, report.status) = (Some(node_state), status);
+    }
+    let usable = !nodes.is_empty() && nodes.values().all(|node| node.word() == "usable");
+    let problems = nodes.iter().filter_map(|(name, node)| problem_of(&observed.name, name, node)).collect();
+    ClusterStatus {
+        name: observed.name.clone(),
+        provider: provider_name.to_owned(),
+        usable,
+        nodes,
+        remains: observed.remains.clone(),
+        problems,
+    }
+}
+
+fn problem_of(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Option<Problem> {
+    let word = node.word();
+    match word {
+        "usable" | "starting" | "stopping" => None,
+        "degraded" | "failed" | "silent" => {
+            let message = format!("node `{name}` is {word}");
+            let mut problem = Problem::failed("status.node_unwell", message);
+            if let Some(status) = &node.status {
+                problem.causes = status
+                    .pending()
+                    .map(|unit| format!("{}: {}", unit.name, unit.detail.as_deref().unwrap_or("not ready")))
+                    .collect();
+            }
+            Some(problem.help(format!("run `bivouac logs -c {cluster} {name}` to see why")))
+        }
+        _ => Some(
+            Problem::failed("status.node_absent", format!("node `{name}` is {word}"))
+                .help(format!("run `bivouac up {cluster}` to bring it back")),
+        ),
+    }
+}
+
+async fn node_status(provider: &dyn Provider, cluster: &ClusterName, node: &NodeName) -> Option<NodeStatus> {
+    let ask = async {
+        let node = provider.open_node(cluster, node).await.ok()?;
+        let mut request = ExecRequest::piped([paths::AGENT, "agent", "status"]);
+        request.stdio = Stdio::NoInput;
+        let mut process = node.exec(&request).await.ok()?;
+        let mut text = String::new();
+        process.stdout.take()?.read_to_string(&mut text).await.ok()?;
+        serde_json::from_str(&text).ok()
+    };
+    tokio::time::timeout(PATIENCE, ask).await.ok().flatten()
+}

@@ -1,0 +1,238 @@
+//! What only bivouac knows of its clusters, one folder each: the spec as applied, addresses, keys. Everything else is asked of
+//! the ground.
+//!
+//! ```text
+//! STATE/clusters/NAME/cluster.json   ClusterState
+//!                     keys.json      the stack's keys, 0600
+//! STATE/clusters/NAME.lock           ClusterLock
+//! STATE/PROVIDER/…                   the provider's own
+//! ```
+
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+
+use bivouac_spec::facts::Applied;
+use bivouac_spec::{ClusterName, Problem};
+use bivouac_stacks::Keys;
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::ClusterLock;
+
+/// The format of [`ClusterState`] that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// The folder with what only bivouac knows.
+#[derive(Debug, Clone)]
+pub struct StateDirectory {
+    path: Utf8PathBuf,
+}
+
+/// What is known of one cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterState {
+    /// The format of this document.
+    pub format: u32,
+    /// The version of bivouac that wrote it.
+    pub bivouac: String,
+    /// When the cluster was made.
+    pub created: Timestamp,
+    /// What was asked for, and the addresses that it got.
+    pub applied: Applied,
+    /// The key of the node image that its nodes were made from.
+    pub image: String,
+    /// The kubeconfig file that its context was merged into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<Utf8PathBuf>,
+    /// Whether that file was not there before.
+    #[serde(default)]
+    pub kubeconfig_made: bool,
+}
+
+impl ClusterState {
+    /// The state of a cluster that is about to be made.
+    #[must_use]
+    pub fn new(applied: Applied, image: String) -> Self {
+        Self {
+            format: FORMAT,
+            bivouac: env!("CARGO_PKG_VERSION").to_owned(),
+            created: Timestamp::now(),
+            applied,
+            image,
+            kubeconfig: None,
+            kubeconfig_made: false,
+        }
+    }
+}
+
+/// The part of every version's state that tells its format.
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+    #[serde(default)]
+    bivouac: String,
+}
+
+impl StateDirectory {
+    /// The state in this folder, which is made when something is written.
+    #[must_use]
+    pub const fn open(path: Utf8PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
+    fn clusters_path(&self) -> Utf8PathBuf {
+        self.path.join("clusters")
+    }
+
+    fn cluster_path(&self, name: &ClusterName) -> Utf8PathBuf {
+        self.clusters_path().join(name.as_str())
+    }
+
+    /// Takes the lock of a cluster for `verb`.
+    ///
+    /// # Errors
+    /// When another verb holds it.
+    pub fn lock(&self, name: &ClusterName, verb: &str) -> Result<ClusterLock, Problem> {
+        make_private(&self.clusters_path())?;
+        ClusterLock::acquire(&self.clusters_path().join(format!("{name}.lock")), name, verb)
+    }
+
+    /// The clusters that there is state of, in order of their names.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn clusters(&self) -> Result<Vec<ClusterName>, Problem> {
+        let entries = match fs_err::read_dir(self.clusters_path()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(unreadable(&error)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|error| unreadable(&error))?;
+            if entry.path().is_dir() && let Some(Ok(name)) = entry.file_name().to_str().map(str::parse) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// What is known of a cluster, if anything.
+    ///
+    /// # Errors
+    /// When it cannot be read, or another version of bivouac wrote it in a format that this one does not know.
+    pub fn read(&self, name: &ClusterName) -> Result<Option<ClusterState>, Problem> {
+        let path = self.cluster_path(name).join("cluster.json");
+        let Some(format) = read_json::<FormatOnly>(&path)? else { return Ok(None) };
+        if format.format != FORMAT {
+            let (theirs, version) = (format.format, format.bivouac);
+            let message = format!(
+                "the state of cluster `{name}` has format {theirs} (bivouac {version}), this bivouac knows format {FORMAT}"
+            );
+            return Err(Problem::usage("state.format", message)
+                .help(format!("use bivouac {version} for this cluster, or remove the cluster with that version's `down`")));
+        }
+        read_json(&path)
+    }
+
+    /// Records what is known of a cluster, whole or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, state: &ClusterState) -> Result<(), Problem> {
+        self.write_json(state.applied.cluster.name(), "cluster.json", state)
+    }
+
+    /// The keys of a cluster, if it has any.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read_keys(&self, name: &ClusterName) -> Result<Option<Keys>, Problem> {
+        read_json(&self.cluster_path(name).join("keys.json"))
+    }
+
+    /// Keeps the keys of a cluster where only root reads them.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_keys(&self, name: &ClusterName, keys: &Keys) -> Result<(), Problem> {
+        self.write_json(name, "keys.json", keys)
+    }
+
+    /// Forgets a cluster. An unknown one is success.
+    ///
+    /// # Errors
+    /// When its folder cannot be removed.
+    pub fn remove(&self, name: &ClusterName) -> Result<(), Problem> {
+        match fs_err::remove_dir_all(self.cluster_path(name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_json<T: Serialize>(&self, name: &ClusterName, file: &str, value: &T) -> Result<(), Problem> {
+        let folder = self.cluster_path(name);
+        make_private(&folder)?;
+        let json = serde_json::to_vec_pretty(value)
+            .map_err(|error| Problem::from_error("state.encode", &error))?;
+        write_atomically(&folder.join(file), &json, 0o600).map_err(|error| unwritable(&error))
+    }
+}
+
+/// Writes a file so that a reader sees the old or the new content and nothing between.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub(crate) fn write_atomically(path: &Utf8Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Utf8Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(content)?;
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn make_private(folder: &Utf8Path) -> Result<(), Problem> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+        Problem::failed("state.unwritable", format!("cannot make the state folder {folder}"))
+            .because(&error)
+            .help("run it as root, or name another folder with `--state-dir`")
+    })
+}
+
+fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<Option<T>, Problem> {
+    let text = match fs_err::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(&error)),
+    };
+    let value = serde_json::from_slice(&text).map_err(|error| {
+        Problem::failed("state.damaged", format!("{path} is not what bivouac wrote"))
+            .because(&error)
+            .help("remove the cluster with `bivouac down` and make it again")
+    })?;
+    Ok(Some(value))
+}
+
+fn unreadable(error: &std::io::Error) -> Problem {
+    Problem::failed("state.unreadable", "cannot read the state folder").because(error).help("run it as root")
+}
+
+fn unwritable(error: &std::io::Error) -> Problem {
+    let problem = Problem::failed("state.unwritable", "cannot write the state folder").because(error);
+    if error.kind() == std::io::ErrorKind::StorageFull {
+        return problem.help("free some disk and run the command again: nothing is lost");
+    }
+    problem.help("run it as root, or name another folder with `--state-dir`")
+}

@@ -1,0 +1,265 @@
+//! `up`: makes a cluster what its file says, and waits until it is usable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bivouac_plan::{Action, Plan, UpRequest as PlanRequest, assign_addresses, plan_up};
+use bivouac_provider::{ImagePaths, NetworkRequest, Node, NodeRequest, Provider};
+use bivouac_spec::facts::{Applied, Outcome, Survey};
+use bivouac_spec::{Addresses, Class, Cluster, NodeConfig, NodeName, ObservedCluster, Problem, Problems};
+use bivouac_stacks::{Access, Keys, RenderRequest, Stack};
+use camino::Utf8PathBuf;
+use tokio_util::sync::CancellationToken;
+
+use crate::follow::interrupted;
+use crate::kubeconfig::UserFile;
+use crate::{ClusterState, Event, Reporter, StateDirectory, follow_until_usable};
+
+/// Where node images come from.
+#[async_trait]
+pub trait NodeImages: Send + Sync {
+    /// The key of the image that this bivouac makes nodes from. Needs no image to be there.
+    ///
+    /// # Errors
+    /// When it cannot be told.
+    fn current(&self) -> Result<String, Problem>;
+
+    /// The image of this key, sound: opened, fetched or built.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    async fn ensure(&self, key: &str, reporter: &Reporter, cancel: &CancellationToken) -> Result<ImagePaths, Problem>;
+}
+
+/// What `up` needs.
+pub struct UpRequest<'a> {
+    /// What is asked for.
+    pub cluster: &'a Cluster,
+    /// Where it runs.
+    pub provider: Arc<dyn Provider>,
+    /// What runs on it.
+    pub stack: &'a dyn Stack,
+    /// What its nodes are made from.
+    pub images: &'a dyn NodeImages,
+    /// The static binary that becomes the nodes' agent.
+    pub agent: Utf8PathBuf,
+    /// What is known.
+    pub state: &'a StateDirectory,
+    /// The kubeconfig file that the access is merged into.
+    pub kubeconfig: Option<UserFile>,
+    /// How long the nodes may take to be usable, once they are started.
+    pub timeout: Duration,
+}
+
+/// All decisions of an `up`, before anything is changed.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What would change.
+    pub plan: Plan,
+    /// The ground.
+    pub survey: Survey,
+    state: ClusterState,
+    known: bool,
+    keys: Keys,
+    addresses: Addresses,
+    configs: BTreeMap<NodeName, NodeConfig>,
+}
+
+/// What an `up` came to.
+#[derive(Debug)]
+pub struct Upped {
+    /// What was done; empty when the cluster already was as asked.
+    pub actions: Vec<Action>,
+    /// The cluster and its version in a few words, from the stack.
+    pub description: String,
+    /// How many nodes it has.
+    pub nodes: usize,
+}
+
+/// Decides what an `up` would do. Changes nothing.
+///
+/// # Errors
+/// When the ground is unfit (everything unfit at once), or the state cannot be read, or no addresses are free.
+pub async fn prepare(request: &UpRequest<'_>) -> Result<Prepared, Problems> {
+    let cluster = request.cluster;
+    let known = request.state.read(cluster.name())?;
+    let keys = request.state.read_keys(cluster.name())?;
+    let (survey, observed) = tokio::join!(request.provider.survey(), request.provider.observe());
+    let (survey, observed) = (survey?, observed?);
+    Problems::check(survey.unmet())?;
+
+    let existing = known.as_ref().map(|state| &state.applied.addresses);
+    let occupied = occupied(request, &survey, &observed, existing)?;
+    let addresses = assign_addresses(cluster, &occupied, existing)?;
+    let render = RenderRequest { cluster, addresses: &addresses, facts: &survey.facts };
+    let keys = request.stack.ensure_keys(keys, &render, SystemTime::now().into())?;
+    let configs = request.stack.render(&render, &keys)?;
+
+    let current = request.images.current()?;
+    let image = known.as_ref().map_or_else(|| current.clone(), |state| state.image.clone());
+    let digests = configs.iter().map(|(name, config)| (name.clone(), config.digest())).collect();
+    let plan = plan_up(&PlanRequest {
+        cluster,
+        addresses: &addresses,
+        applied: known.as_ref().map(|state| &state.applied),
+        observed: observed.iter().find(|observed| observed.name == *cluster.name()),
+        facts: &survey.facts,
+        configs: &digests,
+        image: &current,
+    });
+    let applied = Applied { cluster: cluster.clone(), addresses: addresses.clone() };
+    let (state, known) = match known {
+        Some(state) => (ClusterState { applied, ..state }, true),
+        None => (ClusterState::new(applied, image), false),
+    };
+    Ok(Prepared { plan, survey, state, known, keys, addresses, configs })
+}
+
+/// Networks that the cluster must not use: what the ground says, and what stopped clusters will want back.
+fn occupied(
+    request: &UpRequest<'_>,
+    survey: &Survey,
+    observed: &[ObservedCluster],
+    existing: Option<&Addresses>,
+) -> Result<BTreeMap<ipnet::IpNet, String>, Problem> {
+    let mut occupied = survey.facts.occupied.clone();
+    let own = observed.iter().find(|observed| observed.name == *request.cluster.name());
+    let mut ours: Vec<ipnet::IpNet> = own.and_then(|observed| observed.network).into_iter().collect();
+    if let Some(existing) = existing {
+        ours.push(existing.node_network);
+        ours.extend(&existing.pod_networks);
+    }
+    occupied.retain(|network, _| !ours.iter().any(|own| own.contains(network)));
+    for name in request.state.clusters()? {
+        if name == *request.cluster.name() {
+            continue;
+        }
+        if let Some(other) = request.state.read(&name)? {
+            let addresses = other.applied.addresses;
+            occupied.insert(addresses.node_network, format!("cluster {name}"));
+            occupied.extend(addresses.pod_networks.into_iter().map(|pods| (pods, format!("cluster {name}"))));
+        }
+    }
+    Ok(occupied)
+}
+
+/// Makes a cluster what its file says. Run again after any failure, it goes on where it was.
+///
+/// # Errors
+/// Everything of [`prepare`]; a change that cannot be applied (nothing is changed then); a node that cannot be made; a cluster
+/// that is not usable in time.
+pub async fn up(
+    request: &UpRequest<'_>,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Upped, Problems> {
+    let cluster = request.cluster;
+    let _lock = request.state.lock(cluster.name(), "up")?;
+    reporter.report(Event::Started { verb: "up".to_owned(), cluster: cluster.name().clone() });
+    let prepared = prepare(request).await?;
+    prepared.plan.check()?;
+    report_plan(&prepared, reporter);
+
+    let nodes = if prepared.plan.is_empty() {
+        open_all(request, &prepared).await?
+    } else {
+        make(request, &prepared, reporter, cancel).await?
+    };
+    follow_until_usable(&nodes, request.timeout, reporter, cancel).await?;
+    let render =
+        RenderRequest { cluster, addresses: &prepared.addresses, facts: &prepared.survey.facts };
+    let access = request.stack.access(&render, &prepared.keys)?;
+    let state = merge_access(request.kubeconfig.as_ref(), &access, &prepared.state)?;
+    if !prepared.known || state != prepared.state {
+        request.state.write(&state)?;
+    }
+    Ok(Upped {
+        description: request.stack.describe(&render),
+        nodes: nodes.len(),
+        actions: prepared.plan.actions,
+    })
+}
+
+fn report_plan(prepared: &Prepared, reporter: &Reporter) {
+    for need in &prepared.survey.needs {
+        if let Outcome::Limited(problem) = &need.outcome {
+            reporter.report(Event::Limited { problem: problem.clone() });
+        }
+    }
+    for note in &prepared.plan.notes {
+        reporter.report(Event::Noted { note: note.clone() });
+    }
+    let actions = prepared.plan.actions.iter().map(Action::describe).collect();
+    reporter.report(Event::Planned { actions });
+}
+
+async fn open_all(request: &UpRequest<'_>, prepared: &Prepared) -> Result<Vec<Arc<dyn Node>>, Problem> {
+    let cluster = request.cluster.name();
+    let nodes = prepared.configs.keys().map(|node| request.provider.open_node(cluster, node));
+    futures::future::try_join_all(nodes).await
+}
+
+/// Carries out the plan: image, state, network, then every node at the same moment.
+async fn make(
+    request: &UpRequest<'_>,
+    prepared: &Prepared,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Vec<Arc<dyn Node>>, Problems> {
+    let cluster = request.cluster.name();
+    let image = request.images.ensure(&prepared.state.image, reporter, cancel).await?;
+    if cancel.is_cancelled() {
+        return Err(interrupted().into());
+    }
+    request.state.write_keys(cluster, &prepared.keys)?;
+    request.state.write(&prepared.state)?;
+    let addresses = &prepared.addresses;
+    let network = NetworkRequest { cluster: cluster.clone(), addresses: addresses.clone() };
+    request.provider.ensure_network(&network).await?;
+    let resources: BTreeMap<NodeName, _> =
+        request.cluster.nodes().into_iter().map(|node| (node.name, node.resources)).collect();
+    let made = prepared.configs.iter().map(|(node, config)| {
+        let node_request = NodeRequest {
+            cluster: cluster.clone(),
+            node: node.clone(),
+            addresses: addresses.clone(),
+            resources: resources.get(node).copied().unwrap_or_default(),
+            image: image.clone(),
+            agent: request.agent.clone(),
+            config: config.clone(),
+        };
+        async move {
+            let made = request.provider.ensure_node(&node_request).await?;
+            reporter.report(Event::NodeStarted { node: node_request.node });
+            Ok(made)
+        }
+    });
+    let (mut nodes, mut problems) = (Vec::new(), Vec::new());
+    for outcome in futures::future::join_all(made).await {
+        match outcome {
+            Ok(node) => nodes.push(node),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    if !nodes.is_empty() && let Some(first) = problems.first_mut() {
+        first.class = Class::Partial;
+    }
+    Problems::check(problems)?;
+    Ok(nodes)
+}
+
+/// Merges the access into the user's kubeconfig, and remembers where, so that `down` takes it out again.
+fn merge_access(file: Option<&UserFile>, access: &Access, state: &ClusterState) -> Result<ClusterState, Problem> {
+    let mut state = state.clone();
+    let Access::Kubeconfig(ours) = access;
+    let Some(file) = file else { return Ok(state) };
+    state.kubeconfig_made |= !file.path.exists();
+    file.edit(|existing| {
+        bivouac_pki::merge(existing, ours, true)
+            .map_err(|error| Problem::from_error("kubeconfig.unmergeable", &error))
+    })?;
+    state.kubeconfig = Some(file.path.clone());
+    Ok(state)
+}

@@ -1,0 +1,32 @@
+//! Builds the node image of the embedded bundle into a store: `build_node_image STORE`.
+
+use std::io::Write;
+use std::time::Instant;
+
+use bivouac_image::{BuildOptions, Bundle, Cancel, Event, Source, Store, build};
+use camino::Utf8Path;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let root = arguments.next().expect("the store's folder is the first argument");
+    let since = Instant::now();
+    let say = |text: String| {
+        let seconds = since.elapsed().as_secs_f64();
+        writeln!(std::io::stderr(), "{seconds:8.2} {text}").expect("stderr is open");
+    };
+    let on_event = |event: Event| match event {
+        Event::Progress { .. } => {}
+        event => say(format!("{event:?}")),
+    };
+    let result = Store::open(Utf8Path::new(&root)).and_then(|store| {
+        let options = BuildOptions { source: Source::Auto };
+        build(&store, &Bundle::embedded()?, &options, &on_event, &Cancel::new())
+    });
+    match result {
+        Ok(image) => say(format!("{} {}", image.folder, image.manifest.digest)),
+        Err(error) => {
+            say(format!("{}: {error}\n{}", error.code(), error.help().unwrap_or_default()));
+            std::process::exit(1);
+        }
+    }
+}

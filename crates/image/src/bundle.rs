@@ -1,0 +1,173 @@
+//! The bundle: the lock and the Go modules that it names, from inside this binary or from a folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use camino::Utf8Path;
+use include_dir::{Dir, include_dir};
+
+use crate::digest::{Hasher, Sha256};
+use crate::error::{At, Error};
+use crate::lock::{Lock, Program};
+use crate::oci::{canonical, host_architecture};
+
+static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../bundle");
+
+/// What is hashed into every key; raised when the same recipe is to give another result.
+const RECIPE: &str = "bivouac recipe 1";
+
+/// A lock with its files.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    lock: Lock,
+    /// Files by path in the bundle.
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Bundle {
+    /// The bundle that this binary was built with.
+    ///
+    /// # Errors
+    /// [`Error::Lock`] when its lock is not valid.
+    pub fn embedded() -> Result<Self, Error> {
+        let mut files = BTreeMap::new();
+        embedded_files(&EMBEDDED, &mut files);
+        Self::from_files(files, "this binary")
+    }
+
+    /// A bundle in a folder, for those who change it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Lock`].
+    pub fn open(folder: &Utf8Path) -> Result<Self, Error> {
+        let mut files = BTreeMap::new();
+        read_files(folder, "", &mut files)?;
+        Self::from_files(files, folder.as_str())
+    }
+
+    fn from_files(files: BTreeMap<String, Vec<u8>>, place: &str) -> Result<Self, Error> {
+        let text = files
+            .get("bundle.lock")
+            .ok_or_else(|| Error::Lock(format!("{place} holds no bundle.lock")))?;
+        let text = str::from_utf8(text).map_err(|error| Error::Lock(error.to_string()))?;
+        let lock = Lock::parse(text)?;
+        let bundle = Self { lock, files };
+        for module in bundle.lock.programs.iter().filter_map(|program| program.module.as_deref()) {
+            if bundle.module(module).next().is_none() {
+                return Err(Error::Lock(format!("there is no module folder {module}")));
+            }
+        }
+        Ok(bundle)
+    }
+
+    /// What the bundle holds.
+    pub fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    fn module(&self, module: &str) -> impl Iterator<Item = (&str, &[u8])> {
+        let prefix = format!("{module}/");
+        self.files.iter().filter_map(move |(path, bytes)| {
+            path.strip_prefix(&prefix).map(|name| (name, bytes.as_slice()))
+        })
+    }
+
+    /// Writes a module's folder, for Go builds only from folders.
+    pub(crate) fn write_module(&self, module: &str, into: &Utf8Path) -> Result<(), Error> {
+        for (name, bytes) in self.module(module) {
+            let path = into.join(name);
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).at("create", folder)?;
+            }
+            fs::write(&path, bytes).at("write", &path)?;
+        }
+        Ok(())
+    }
+
+    /// The key of a program: its entry, its module, the common settings, the architecture.
+    pub(crate) fn program_key(&self, program: &Program) -> String {
+        let mut hasher = recipe("program");
+        hasher.field(&canonical(program));
+        if let Some(module) = &program.module {
+            hasher.field(&canonical(&self.lock.go));
+            for (name, bytes) in self.module(module) {
+                hasher.field(name.as_bytes());
+                hasher.field(bytes);
+            }
+        }
+        if !program.debian.is_empty() {
+            hasher.field(self.base_key().as_bytes());
+        }
+        key(hasher)
+    }
+
+    /// The key of the Debian base.
+    pub(crate) fn base_key(&self) -> String {
+        let mut hasher = recipe("base");
+        hasher.field(&canonical(&self.lock.debian));
+        hasher.field(&self.lock.epoch.to_le_bytes());
+        key(hasher)
+    }
+
+    /// The key of the node image: everything that goes into it.
+    pub fn image_key(&self) -> String {
+        let mut hasher = recipe("node");
+        hasher.field(self.base_key().as_bytes());
+        for program in &self.lock.programs {
+            hasher.field(self.program_key(program).as_bytes());
+        }
+        hasher.field(&canonical(&self.lock.images));
+        key(hasher)
+    }
+
+    /// A program by name.
+    pub(crate) fn program(&self, name: &str) -> Option<&Program> {
+        self.lock.programs.iter().find(|program| program.name == name)
+    }
+
+    /// Versions of all programs.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let programs = self.lock.programs.iter();
+        programs.map(|program| (program.name.clone(), program.version.clone())).collect()
+    }
+}
+
+fn recipe(kind: &str) -> Hasher {
+    let mut hasher = Hasher::default();
+    hasher.field(RECIPE.as_bytes());
+    hasher.field(kind.as_bytes());
+    hasher.field(host_architecture().as_bytes());
+    hasher
+}
+
+/// Half of a digest: short enough to read, long enough never to clash.
+fn key(hasher: Hasher) -> String {
+    let digest: Sha256 = hasher.finish();
+    digest.hex()[..32].to_owned()
+}
+
+fn embedded_files(folder: &Dir<'_>, files: &mut BTreeMap<String, Vec<u8>>) {
+    for file in folder.files() {
+        files.insert(file.path().to_string_lossy().into_owned(), file.contents().to_vec());
+    }
+    for below in folder.dirs() {
+        embedded_files(below, files);
+    }
+}
+
+fn read_files(
+    folder: &Utf8Path,
+    prefix: &str,
+    files: &mut BTreeMap<String, Vec<u8>>,
+) -> Result<(), Error> {
+    for name in crate::store::names(folder)? {
+        let path = folder.join(&name);
+        let below = format!("{prefix}{name}");
+        if path.is_dir() {
+            read_files(&path, &format!("{below}/"), files)?;
+        } else {
+            files.insert(below, fs::read(&path).at("read", &path)?);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Runs external commands: stdin closed, locale pinned, output read line by line, ended on cancellation.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use camino::Utf8Path;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::cancel::Cancel;
+use crate::error::{At, Error};
+
+/// Lines of stderr that a failure carries.
+const TAIL: usize = 12;
+
+/// Runs the command to its end. Every line of stderr is passed to `on_line` and, where given, kept in the log file;
+/// stdout is returned.
+pub(crate) fn run(
+    command: &mut Command,
+    log: Option<&Utf8Path>,
+    cancel: &Cancel,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<String, Error> {
+    cancel.check()?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut log = match log {
+        Some(path) => Some((std::fs::File::create(path).at("create", path)?, path)),
+        None => None,
+    };
+    // A group of its own: Ctrl-C on the terminal reaches this process alone, which then ends the child in its own way.
+    let mut child = command
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .at("run", &program)?;
+    let group = Pid::from_child(&child);
+    let on_cancel = cancel.on_cancel(move || {
+        // It may be gone already.
+        let _ = kill_process_group(group, Signal::TERM);
+    });
+    let mut stdout = child.stdout.take().expect("stdout is piped");
+    let stderr = child.stderr.take().expect("stderr is piped");
+    let reader = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        stdout.read_to_end(&mut text).map(|_| String::from_utf8_lossy(&text).into_owned())
+    });
+    let mut tail = VecDeque::new();
+    let mut logged = Ok(());
+    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_end();
+        if let Some((file, path)) = log.as_mut()
+            && logged.is_ok()
+        {
+            logged = writeln!(file, "{line}").at("write", *path);
+        }
+        on_line(line);
+        if !line.is_empty() {
+            if tail.len() == TAIL {
+                tail.pop_front();
+            }
+            tail.push_back(line.to_owned());
+        }
+    }
+    let status = child.wait().at("wait for", &program)?;
+    drop(on_cancel);
+    let output = reader.join().expect("the reader does not panic").at("read from", &program)?;
+    cancel.check()?;
+    logged?;
+    if status.success() {
+        return Ok(output);
+    }
+    Err(Error::Command {
+        command: shell_text(command),
+        status: status.to_string(),
+        tail: tail.into(),
+    })
+}
+
+fn shell_text(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let mut text = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    if let Some(folder) = command.get_current_dir() {
+        text = format!("cd {} && {text}", folder.display());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_carries_command_status_and_last_words() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; exit 3"]);
+        let error = run(&mut command, None, &Cancel::new(), &mut |_| ()).unwrap_err();
+        insta::assert_snapshot!(error, @r"
+        `sh -c echo one; echo two >&2; exit 3` failed (exit status: 3):
+          two
+        ");
+    }
+
+    #[test]
+    fn cancelling_ends_the_child() {
+        let cancel = Cancel::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo started >&2; exec sleep 60"]);
+        let error = run(&mut command, None, &cancel, &mut |_| cancel.cancel()).unwrap_err();
+        assert_eq!(error.code(), "image.interrupted");
+    }
+}

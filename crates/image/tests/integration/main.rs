@@ -1,0 +1,7 @@
+//! Whole operations on a store of the test's own. Making layers keeps owners and devices, so these tests run as root.
+
+mod archives;
+mod builds;
+mod oversight;
+mod samples;
+mod world;

@@ -1,0 +1,216 @@
+//! A small bundle, and stand-ins for Go and mmdebstrap that are quick and count their calls.
+//!
+//! A build runs in a process of its own: only so can it have a `PATH` of its own, and several can run at once.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+
+use bivouac_image::{BuildOptions, Bundle, Cancel, Event, Source, Store, build};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+
+const ORDER: &str = "BIVOUAC_TEST_BUILD";
+
+const GO: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+case $1 in
+env) echo go1.99; echo local ;;
+list) echo one; echo two ;;
+build)
+    while [ "$1" != -o ]; do shift; done
+    echo "go $(basename "$2")" >> "$here/calls"
+    if [ -e "$here/fail-$(basename "$2")" ]; then echo "main.go:1: broken" >&2; exit 1; fi
+    echo one >&2
+    echo two >&2
+    { cat main.go; echo "$*"; } | sed 's|[^ ]*/binaries|binaries|' > "$2"
+    ;;
+esac
+"#;
+
+const MMDEBSTRAP: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+echo mmdebstrap >> "$here/calls"
+while [ $# -gt 3 ]; do shift; done
+mkdir -p "$2/etc" "$2/usr/bin" "$2/dev" "$2/var/lib/dpkg" "$2/var/log"
+echo "I: extracting archives..." >&2
+echo box > "$2/usr/bin/busybox"
+ln "$2/usr/bin/busybox" "$2/usr/bin/twin"
+ln -s usr/bin "$2/bin"
+mknod "$2/dev/null" c 1 3
+date > "$2/var/log/now"
+echo host > "$2/etc/hostname"
+touch "$2/var/lib/dpkg/status"
+"#;
+
+const LOCK: &str = r#"
+format = 1
+epoch = 1700000000
+go = { version = "1.26" }
+
+[debian]
+suite = "test"
+mirror = "http://localhost"
+variant = "essential"
+packages = ["busybox"]
+remove = ["/var/log/*"]
+
+[[program]]
+name = "alpha"
+version = "1.0"
+license = "x"
+source = "x"
+module = "alpha"
+files = { "usr/local/bin/alpha" = "alpha" }
+links = { "usr/local/bin/alpha" = ["alphactl"] }
+build = [{ packages = { alpha = "." }, stamps = { "main.version" = "{version}" } }]
+
+[[program]]
+name = "beta"
+version = "BETA"
+license = "x"
+source = "x"
+module = "beta"
+files = { "opt/cni/bin/beta" = "beta" }
+build = [{ packages = { beta = "." } }]
+
+[[program]]
+name = "box"
+version = "3"
+license = "x"
+source = "x"
+debian = { box = "usr/bin/busybox" }
+
+[[image]]
+name = "bivouac.dev/beta"
+program = "beta"
+base = "bivouac.dev/box"
+files = { "/beta" = "beta" }
+entrypoint = ["/beta"]
+
+[[image]]
+name = "bivouac.dev/box"
+program = "box"
+files = { "/bin/box" = "box" }
+links = { "/bin/box" = ["sh"] }
+directories = { "/tmp" = "1777" }
+"#;
+
+/// What a build said.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Outcome {
+    /// Key and digest, or code and message of the error.
+    pub result: Result<(String, String), (String, String)>,
+    /// Steps that were made, and those that were reused.
+    pub finished: Vec<String>,
+    pub reused: Vec<String>,
+}
+
+impl Outcome {
+    pub fn key(&self) -> String {
+        self.result.as_ref().unwrap().0.clone()
+    }
+
+    pub fn digest(&self) -> String {
+        self.result.as_ref().unwrap().1.clone()
+    }
+}
+
+pub struct World {
+    _folder: tempfile::TempDir,
+    pub root: Utf8PathBuf,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
+        for (name, text) in [("go", GO), ("mmdebstrap", MMDEBSTRAP)] {
+            let path = root.join("bin").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        for module in ["alpha", "beta"] {
+            let path = root.join("bundle").join(module).join("main.go");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, format!("{module}\n")).unwrap();
+        }
+        let world = Self { _folder: folder, root };
+        world.write_lock("2.0");
+        world
+    }
+
+    /// Another version of `beta`.
+    pub fn write_lock(&self, version: &str) {
+        fs::write(self.root.join("bundle/bundle.lock"), LOCK.replace("BETA", version)).unwrap();
+    }
+
+    pub fn bundle(&self) -> Bundle {
+        Bundle::open(&self.root.join("bundle")).unwrap()
+    }
+
+    pub fn store(&self) -> Store {
+        Store::open(&self.root.join("store")).unwrap()
+    }
+
+    pub fn image(&self, outcome: &Outcome) -> Utf8PathBuf {
+        self.root.join("store/images").join(outcome.key())
+    }
+
+    /// Calls of the stand-ins so far, sorted.
+    pub fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.root.join("bin/calls")).unwrap_or_default();
+        let mut calls: Vec<String> = text.lines().map(str::to_owned).collect();
+        calls.sort();
+        calls
+    }
+
+    pub fn build(&self) -> Outcome {
+        self.finish("one", self.start("one"))
+    }
+
+    pub fn start(&self, name: &str) -> Child {
+        let path = format!("{}:{}", self.root.join("bin"), std::env::var("PATH").unwrap());
+        Command::new(std::env::current_exe().unwrap())
+            .args(["world::build_in_child", "--exact"])
+            .env("PATH", path)
+            .env(ORDER, format!("{}|{name}", self.root))
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    pub fn finish(&self, name: &str, mut child: Child) -> Outcome {
+        assert!(child.wait().unwrap().success());
+        serde_json::from_slice(&fs::read(self.root.join(name)).unwrap()).unwrap()
+    }
+}
+
+/// Does its work only as the child of another test.
+#[test]
+fn build_in_child() {
+    let Ok(order) = std::env::var(ORDER) else { return };
+    let (root, name) = order.split_once('|').unwrap();
+    let root = Utf8Path::new(root);
+    let store = Store::open(&root.join("store")).unwrap();
+    let bundle = Bundle::open(&root.join("bundle")).unwrap();
+    let (finished, reused) = <(Mutex<Vec<String>>, Mutex<Vec<String>>)>::default();
+    let on_event = |event| match event {
+        Event::Finished { step, .. } => finished.lock().unwrap().push(step),
+        Event::Reused { step, .. } => reused.lock().unwrap().push(step),
+        _ => {}
+    };
+    let options = BuildOptions { source: Source::Build };
+    let result = build(&store, &bundle, &options, &on_event, &Cancel::new());
+    let result = result
+        .map(|image| (image.key().to_owned(), image.manifest.digest.to_string()))
+        .map_err(|error| (error.code().to_owned(), error.to_string()));
+    let mut finished = finished.into_inner().unwrap();
+    let mut reused = reused.into_inner().unwrap();
+    finished.sort();
+    reused.sort();
+    let outcome = Outcome { result, finished, reused };
+    fs::write(root.join(name), serde_json::to_vec(&outcome).unwrap()).unwrap();
+}

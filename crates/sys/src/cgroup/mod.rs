@@ -1,0 +1,247 @@
+//! Control groups, versions 1 and 2, below the caller's own.
+//!
+//! [`Hierarchy`] is what the machine offers, [`Cgroup`] one group in it. On version 1 a group is a folder in every
+//! controller's hierarchy, on version 2 one folder; most of what is done with groups is the same for both, and the rest
+//! is a match on [`Version`].
+//!
+//! ```text
+//! v1   /sys/fs/cgroup/CONTROLLER/<own>/bivouac/...   one folder a controller, cpuset filled in from the parent
+//! v2   /sys/fs/cgroup/<own or above>/bivouac/...     the nearest group that may have children with controllers
+//! ```
+
+mod files;
+mod hierarchy;
+mod removal;
+mod v1;
+mod v2;
+mod view;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+pub use hierarchy::{Hierarchy, Mounted, Version};
+pub use v2::delegate_inside;
+pub use view::mount_view;
+
+use crate::Result;
+
+/// What a group may use; `None` is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Processor time in thousandths of a processor.
+    pub cpu_millis: Option<u64>,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Number of tasks.
+    pub pids: Option<u64>,
+}
+
+/// One folder of a group and the controllers that it stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Folder {
+    pub(crate) controllers: Vec<String>,
+    pub(crate) path: PathBuf,
+}
+
+/// A group. A value: it may or may not exist on the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroup {
+    version: Version,
+    folders: Vec<Folder>,
+}
+
+impl Cgroup {
+    /// Makes the group at `relative` below the caller's own, or leaves it as it is.
+    ///
+    /// v1: in every controller, with `cpuset.cpus` and `cpuset.mems` copied from the parent. v2: a group that holds
+    /// processes itself cannot give controllers to children (`EBUSY`), so this walks up from the caller's own until a
+    /// group can, and enables the controllers from there down to the parent of the new group.
+    pub fn ensure(hierarchy: &Hierarchy, relative: impl AsRef<Path>) -> Result<Self> {
+        let relative = relative.as_ref();
+        let base = match hierarchy.version() {
+            Version::V1 => hierarchy.own(),
+            Version::V2 => v2::base(hierarchy)?,
+        };
+        let group = base.below(relative);
+        match hierarchy.version() {
+            Version::V1 => v1::ensure(&base, relative)?,
+            Version::V2 => v2::ensure(&base, relative)?,
+        }
+        Ok(group)
+    }
+
+    /// The version of the hierarchy that it is in.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Its folders: one a controller hierarchy on v1, one on v2.
+    pub fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.folders.iter().map(|folder| folder.path.as_path())
+    }
+
+    /// The group at `relative` below this one; nothing is made.
+    #[must_use]
+    pub fn below(&self, relative: impl AsRef<Path>) -> Self {
+        let relative = relative.as_ref();
+        let mut group = self.clone();
+        for folder in &mut group.folders {
+            folder.path.push(relative);
+        }
+        group
+    }
+
+    /// True if any of its folders is there.
+    pub fn exists(&self) -> bool {
+        self.folders().any(Path::exists)
+    }
+
+    /// Moves a process into the group.
+    pub fn add(&self, pid: u32) -> Result<()> {
+        self.folders().try_for_each(|path| files::write(&path.join("cgroup.procs"), pid))
+    }
+
+    /// `cgroup.procs` of each folder, open for writing: for a child that joins before it executes its program.
+    pub fn join_files(&self) -> Result<Vec<File>> {
+        self.folders().map(|path| files::open_for_writing(&path.join("cgroup.procs"))).collect()
+    }
+
+    /// Sets all limits, lifting those that are `None`.
+    pub fn set_limits(&self, limits: Limits) -> Result<()> {
+        match self.version {
+            Version::V1 => v1::set_limits(self, limits),
+            Version::V2 => v2::set_limits(self, limits),
+        }
+    }
+
+    /// Pids in the group and in all groups below it.
+    pub fn processes(&self) -> Result<BTreeSet<u32>> {
+        let mut pids = BTreeSet::new();
+        for folder in self.folders() {
+            files::walk(folder, &mut |path| files::read_pids(path, &mut pids))?;
+        }
+        Ok(pids)
+    }
+
+    /// Names of the groups directly below it.
+    pub fn list_children(&self) -> Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        for folder in self.folders() {
+            for child in files::subfolders(folder)? {
+                names.extend(child.file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Processor time used so far by the group and all below it, in microseconds.
+    pub fn cpu_usage(&self) -> Result<u64> {
+        match self.version {
+            Version::V1 => v1::cpu_usage(self),
+            Version::V2 => v2::cpu_usage(self),
+        }
+    }
+
+    /// Memory charged to the group and all below it, page cache included, in bytes.
+    pub fn memory_usage(&self) -> Result<u64> {
+        match self.version {
+            Version::V1 => v1::memory_usage(self),
+            Version::V2 => v2::memory_usage(self),
+        }
+    }
+
+    /// The folder for a controller; on v2 the only one.
+    pub(crate) fn folder(&self, controller: &str) -> Option<&Path> {
+        let named = |folder: &&Folder| folder.controllers.iter().any(|name| name == controller);
+        match self.version {
+            Version::V1 => self.folders.iter().find(named),
+            Version::V2 => self.folders.first(),
+        }
+        .map(|folder| folder.path.as_path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{ChildSetup, ProcessId};
+    use std::process::Command;
+    use std::time::Duration;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn life_cycle(hierarchy: &Hierarchy, limits: Limits) {
+        let name = format!("bivouac-test-{}-{:?}", std::process::id(), hierarchy.version());
+        let parent = Cgroup::ensure(hierarchy, &name).unwrap();
+        let relative = format!("{name}/cluster/node");
+        let group = Cgroup::ensure(hierarchy, &relative).unwrap();
+        assert_eq!(group, Cgroup::ensure(hierarchy, &relative).unwrap());
+        assert_eq!(group, parent.below("cluster/node"));
+        group.set_limits(limits).unwrap();
+        group.set_limits(Limits::default()).unwrap();
+
+        let mut joined = Command::new("sh");
+        joined.args(["-c", "sleep 60 & sleep 60"]);
+        let cgroup = group.join_files().unwrap();
+        ChildSetup { cgroup, ..ChildSetup::default() }.apply(&mut joined);
+        let mut joined = joined.spawn().unwrap();
+        assert!(parent.processes().unwrap().contains(&joined.id()));
+        let mut added = Command::new("sleep").arg("60").spawn().unwrap();
+        group.add(added.id()).unwrap();
+        assert!(group.processes().unwrap().contains(&added.id()));
+        assert_eq!(parent.list_children().unwrap(), BTreeSet::from(["cluster".to_owned()]));
+        assert_eq!(
+            hierarchy.find(Path::new(&name).join("cluster")).unwrap(),
+            Some(parent.below("cluster"))
+        );
+
+        let identity = ProcessId::of(added.id()).unwrap();
+        let error = parent.remove(Duration::from_millis(30)).unwrap_err();
+        assert!(error.is_timeout());
+        parent.kill_all(PATIENCE).unwrap();
+        assert!(!identity.is_alive().unwrap());
+        joined.wait().unwrap();
+        added.wait().unwrap();
+        assert!(group.processes().unwrap().is_empty());
+        parent.remove(PATIENCE).unwrap();
+        assert!(!parent.exists());
+        parent.remove(PATIENCE).unwrap();
+        assert_eq!(hierarchy.find(&name).unwrap(), None);
+        assert!(group.add(std::process::id()).unwrap_err().is_absent());
+    }
+
+    #[test]
+    fn a_group_lives_and_dies_in_the_hierarchy_of_this_machine() {
+        let hierarchy = Hierarchy::detect().unwrap();
+        let limits = Limits { cpu_millis: Some(1500), memory: Some(1 << 30), pids: Some(500) };
+        life_cycle(&hierarchy, limits);
+        let group =
+            Cgroup::ensure(&hierarchy, format!("bivouac-usage-{}", std::process::id())).unwrap();
+        assert_eq!(group.cpu_usage().unwrap(), 0);
+        group.memory_usage().unwrap();
+        group.remove(PATIENCE).unwrap();
+    }
+
+    #[test]
+    fn a_group_lives_and_dies_in_version_2() {
+        let Some(mount) = crate::mount::mounts().unwrap().into_iter().find(|m| m.kind == "cgroup2")
+        else {
+            println!("skipped: no cgroup v2 hierarchy is mounted");
+            return;
+        };
+        let own = mount.target.join(format!("bivouac-own-{}", std::process::id()));
+        std::fs::create_dir(&own).unwrap();
+        let mounted = Mounted { controllers: Vec::new(), target: mount.target, own: own.clone() };
+        life_cycle(&Hierarchy::new(Version::V2, vec![mounted]), Limits::default());
+
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        std::fs::write(own.join("cgroup.procs"), child.id().to_string()).unwrap();
+        delegate_inside(&own).unwrap();
+        assert_eq!(std::fs::read_to_string(own.join("cgroup.procs")).unwrap(), "");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let folders = vec![Folder { controllers: Vec::new(), path: own }];
+        Cgroup { version: Version::V2, folders }.remove(PATIENCE).unwrap();
+    }
+}

@@ -1,0 +1,104 @@
+//! The shape of the project as ARCHITECTURE.md draws it, held by tests.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Which of our crates a crate may use. `cli` composes and may use all.
+const ALLOWED: [(&str, &[&str]); 10] = [
+    ("spec", &[]),
+    ("plan", &["spec"]),
+    ("provider", &["spec"]),
+    ("pki", &["spec"]),
+    ("image", &["spec"]),
+    ("sys", &[]),
+    ("stacks", &["spec", "pki"]),
+    ("engine", &["plan", "provider", "spec", "stacks", "pki"]),
+    ("providers", &["provider", "image", "sys", "spec"]),
+    ("agent", &["spec", "sys"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+#[test]
+fn crates_depend_only_in_the_allowed_direction() {
+    let metadata = MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let mut seen = BTreeSet::new();
+    for package in &metadata.packages {
+        let Some(name) = package.name.strip_prefix("bivouac-") else { continue };
+        seen.insert(name.to_owned());
+        if name == "cli" {
+            continue;
+        }
+        let allowed = ALLOWED.iter().find(|(crate_name, _)| *crate_name == name);
+        let allowed = allowed.unwrap_or_else(|| panic!("crate `{name}` is not in the architecture")).1;
+        let ours = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+        for dependency in ours.filter_map(|dependency| dependency.name.strip_prefix("bivouac-")) {
+            assert!(allowed.contains(&dependency), "crate `{name}` must not use crate `{dependency}`");
+        }
+    }
+    for (name, _) in ALLOWED {
+        assert!(seen.contains(name), "crate `{name}` is in the architecture and not in the workspace");
+    }
+}
+
+/// Source lines outside tests of a folder, with their places.
+fn source_lines(folder: &Path) -> Vec<(String, String)> {
+    let mut lines = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]\nmod").next().unwrap();
+                lines.extend(code.lines().enumerate().map(|(number, line)| {
+                    (format!("{}:{}", path.display(), number + 1), line.to_owned())
+                }));
+            }
+        }
+    }
+    assert!(!lines.is_empty(), "{} has no source", folder.display());
+    lines
+}
+
+fn code_of(line: &str) -> &str {
+    line.split("//").next().unwrap()
+}
+
+#[test]
+fn a_provider_never_knows_a_stack() {
+    for folder in ["crates/provider/src", "crates/providers/src", "crates/sys/src", "crates/agent/src"] {
+        for (place, line) in source_lines(&root().join(folder)) {
+            let code = code_of(&line).to_lowercase();
+            for word in ["kubernetes", "kubelet", "apiserver", "incus", "solana"] {
+                assert!(!code.contains(word), "{place} knows the stack word `{word}`: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stack_never_knows_a_provider() {
+    for (place, line) in source_lines(&root().join("crates/stacks/src")) {
+        let code = code_of(&line);
+        for word in ["LinuxProvider", "veth", "overlayfs_upper", "docker"] {
+            assert!(!code.contains(word), "{place} knows the provider word `{word}`: {line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_sleeps_to_synchronize() {
+    for (name, _) in ALLOWED {
+        for (place, line) in source_lines(&root().join("crates").join(name).join("src")) {
+            assert!(!code_of(&line).contains("thread::sleep"), "{place} sleeps: wait on the event instead");
+        }
+    }
+}
