@@ -41,12 +41,24 @@ install: build ## Put the binary in $(PREFIX)/bin
 	echo "installed $(DESTDIR)$(PREFIX)/bin/bivouac"
 
 demo: build ## Bring up a cluster of three nodes, run a web app on it, ask it for a page
-	@BIVOUAC=$(BIVOUAC) docs/demo/run
+	@run() { echo "$$ $$*" | sed 's|$(BIVOUAC)|bivouac|'; "$$@"; }
+	kubectl="$(BIVOUAC) kubectl -c demo --"
+	run $(BIVOUAC) up -f examples/demo/cluster.yaml
+	run $$kubectl apply -f examples/demo/web.yaml
+	run $$kubectl rollout status deployment/web --timeout=2m
+	run $$kubectl delete pod client --ignore-not-found
+	run $$kubectl run client --image=bivouac.dev/web:0.1.0 --image-pull-policy=IfNotPresent --restart=Never -- \
+		get http://web.default.svc.cluster.local
+	run $$kubectl wait --for=jsonpath='{.status.phase}'=Succeeded pod/client --timeout=2m
+	run $$kubectl logs client
+	run $$kubectl get nodes
+	run $(BIVOUAC) status demo
+	echo "The cluster stays: use it with $(BIVOUAC) kubectl -c demo -- ..., remove it with $(BIVOUAC) down demo"
 
 test: setup ## Run every test, the end-to-end ones included (as root)
 	@cargo xtask ci
 	cargo build --release --locked --package bivouac-cli
-	BIVOUAC=$(abspath $(BIVOUAC)) cargo test --package bivouac-e2e -- --test-threads=1
+	BIVOUAC=$(abspath $(BIVOUAC)) cargo test --package bivouac-e2e -- --test-threads=1 --nocapture
 
 ci: ## What CI runs before the end-to-end tests
 	@cargo xtask ci

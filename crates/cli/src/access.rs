@@ -1,8 +1,8 @@
-//! A cluster's kubeconfig, made from what is known of it. Asks the cluster nothing.
+//! A cluster's kubeconfig, made from what is known of it. Asks only its ground, for the way to it.
 
+use bivouac_engine::reachable_kubeconfig;
 use bivouac_pki::Kubeconfig;
 use bivouac_spec::{ClusterName, Problem};
-use bivouac_stacks::{Access, AccessRequest};
 
 use crate::args::Global;
 use crate::selection::{choose, open_state};
@@ -13,13 +13,12 @@ use crate::selection::{choose, open_state};
 /// When there is no such cluster, or nothing is known of it.
 pub async fn kubeconfig(global: &Global, name: Option<&ClusterName>) -> Result<Kubeconfig, Problem> {
     let existing = choose(global, name).await?;
-    let applied = &existing.known()?.applied;
+    let state = existing.known()?;
     let keys = open_state(global).read_keys(existing.name())?.ok_or_else(|| {
         Problem::failed("cli.no_keys", format!("the keys of cluster `{}` are missing", existing.name()))
             .help("remove the cluster with `bivouac down` and make it again")
     })?;
-    let stack = bivouac_stacks::open(&applied.cluster.spec.stack);
-    let request = AccessRequest { cluster: &applied.cluster, addresses: &applied.addresses };
-    let Access::Kubeconfig(kubeconfig) = stack.access(&request, &keys)?;
-    Ok(kubeconfig)
+    let stack = bivouac_stacks::open(&state.applied.cluster.spec.stack);
+    let access = stack.access(&state.render_request(), &keys)?;
+    reachable_kubeconfig(existing.provider.as_ref(), &access).await
 }

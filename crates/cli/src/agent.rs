@@ -64,9 +64,9 @@ pub fn main() -> ExitCode {
         Command::Run { config, shares_kernel, label: _ } => {
             return bivouac_agent::run(&RunOptions { config, shares_kernel, ..RunOptions::default() });
         }
-        Command::Status { follow } => bivouac_agent::status(follow, &mut std::io::stdout().lock()),
+        Command::Status { follow } => bivouac_agent::status(paths::SOCKET.into(), follow, &mut std::io::stdout().lock()),
         Command::Images { directory, containerd, names } => images(&directory, &containerd, &names),
-        Command::Restart { service } => bivouac_agent::restart(&service),
+        Command::Restart { service } => bivouac_agent::restart(paths::SOCKET.into(), &service),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

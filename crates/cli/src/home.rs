@@ -37,6 +37,11 @@ fn sudo_caller() -> Option<Caller> {
     Some(Caller { owner, home: Utf8PathBuf::from(*home?.get(5)?) })
 }
 
+/// Where the user's Docker engine is, if they say so (`$DOCKER_HOST`).
+pub fn docker_host() -> Option<String> {
+    env::var("DOCKER_HOST").ok()
+}
+
 /// The running binary, which is also the agent of every node.
 ///
 /// # Errors

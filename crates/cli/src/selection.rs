@@ -13,7 +13,7 @@ use crate::args::{Global, Source};
 
 /// Opens the provider that a cluster file names.
 pub fn open_provider(global: &Global, provider: &ProviderSpec) -> Arc<dyn Provider> {
-    bivouac_providers::open(provider, &global.state_dir, &global.store_path())
+    bivouac_providers::open(provider, &global.state_dir)
 }
 
 /// The folder with what bivouac knows.

@@ -28,4 +28,4 @@ pub use follow::follow_until_usable;
 pub use lock::ClusterLock;
 pub use observe::{ClusterStatus, NodeReport, cluster_status};
 pub use state::{ClusterState, StateDirectory};
-pub use up::{NodeImages, Prepared, UpRequest, Upped, prepare, up};
+pub use up::{NodeImages, Prepared, UpRequest, Upped, prepare, reachable_kubeconfig, up};

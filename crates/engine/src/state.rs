@@ -12,8 +12,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
 use bivouac_spec::facts::Applied;
-use bivouac_spec::{ClusterName, Problem};
-use bivouac_stacks::Keys;
+use bivouac_spec::{ClusterName, Facts, Problem};
+use bivouac_stacks::{Keys, RenderRequest};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -42,6 +42,8 @@ pub struct ClusterState {
     pub created: Timestamp,
     /// What was asked for, and the addresses that it got.
     pub applied: Applied,
+    /// The ground as it was then.
+    pub facts: Facts,
     /// The key of the node image that its nodes were made from.
     pub image: String,
     /// The kubeconfig file that its context was merged into.
@@ -55,16 +57,26 @@ pub struct ClusterState {
 impl ClusterState {
     /// The state of a cluster that is about to be made.
     #[must_use]
-    pub fn new(applied: Applied, image: String) -> Self {
+    pub fn new(applied: Applied, facts: Facts, image: String) -> Self {
         Self {
             format: FORMAT,
             bivouac: env!("CARGO_PKG_VERSION").to_owned(),
             created: Timestamp::now(),
             applied,
+            facts,
             image,
             kubeconfig: None,
             kubeconfig_made: false,
         }
+    }
+}
+
+impl ClusterState {
+    /// What the cluster's stack renders it from.
+    #[must_use]
+    pub const fn render_request(&self) -> RenderRequest<'_> {
+        let Applied { cluster, addresses } = &self.applied;
+        RenderRequest { cluster, addresses, facts: &self.facts }
     }
 }
 

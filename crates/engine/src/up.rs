@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use bivouac_pki::Kubeconfig;
 use bivouac_plan::{Action, Plan, UpRequest as PlanRequest, assign_addresses, plan_up};
 use bivouac_provider::{ImagePaths, NetworkRequest, Node, NodeRequest, Provider};
 use bivouac_spec::facts::{Applied, Outcome, Survey};
 use bivouac_spec::{Addresses, Class, Cluster, NodeConfig, NodeName, ObservedCluster, Problem, Problems};
 use bivouac_stacks::{Access, Keys, RenderRequest, Stack};
 use camino::Utf8PathBuf;
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::interrupted;
@@ -61,7 +63,6 @@ pub struct Prepared {
     /// The ground.
     pub survey: Survey,
     state: ClusterState,
-    known: bool,
     keys: Keys,
     addresses: Addresses,
     configs: BTreeMap<NodeName, NodeConfig>,
@@ -94,7 +95,7 @@ pub async fn prepare(request: &UpRequest<'_>) -> Result<Prepared, Problems> {
     let occupied = occupied(request, &survey, &observed, existing)?;
     let addresses = assign_addresses(cluster, &occupied, existing)?;
     let render = RenderRequest { cluster, addresses: &addresses, facts: &survey.facts };
-    let keys = request.stack.ensure_keys(keys, &render, SystemTime::now().into())?;
+    let keys = request.stack.ensure_keys(keys, &render, SystemTime::now())?;
     let configs = request.stack.render(&render, &keys)?;
 
     let current = request.images.current()?;
@@ -110,11 +111,11 @@ pub async fn prepare(request: &UpRequest<'_>) -> Result<Prepared, Problems> {
         image: &current,
     });
     let applied = Applied { cluster: cluster.clone(), addresses: addresses.clone() };
-    let (state, known) = match known {
-        Some(state) => (ClusterState { applied, ..state }, true),
-        None => (ClusterState::new(applied, image), false),
+    let state = match known {
+        Some(state) => ClusterState { applied, ..state },
+        None => ClusterState::new(applied, survey.facts.clone(), image),
     };
-    Ok(Prepared { plan, survey, state, known, keys, addresses, configs })
+    Ok(Prepared { plan, survey, state, keys, addresses, configs })
 }
 
 /// Networks that the cluster must not use: what the ground says, and what stopped clusters will want back.
@@ -123,10 +124,10 @@ fn occupied(
     survey: &Survey,
     observed: &[ObservedCluster],
     existing: Option<&Addresses>,
-) -> Result<BTreeMap<ipnet::IpNet, String>, Problem> {
+) -> Result<BTreeMap<IpNet, String>, Problem> {
     let mut occupied = survey.facts.occupied.clone();
     let own = observed.iter().find(|observed| observed.name == *request.cluster.name());
-    let mut ours: Vec<ipnet::IpNet> = own.and_then(|observed| observed.network).into_iter().collect();
+    let mut ours: Vec<IpNet> = own.and_then(|observed| observed.network).into_iter().collect();
     if let Some(existing) = existing {
         ours.push(existing.node_network);
         ours.extend(&existing.pod_networks);
@@ -168,15 +169,14 @@ pub async fn up(
         make(request, &prepared, reporter, cancel).await?
     };
     follow_until_usable(&nodes, request.timeout, reporter, cancel).await?;
-    let render =
-        RenderRequest { cluster, addresses: &prepared.addresses, facts: &prepared.survey.facts };
-    let access = request.stack.access(&render, &prepared.keys)?;
-    let state = merge_access(request.kubeconfig.as_ref(), &access, &prepared.state)?;
-    if !prepared.known || state != prepared.state {
+    let access = request.stack.access(&prepared.state.render_request(), &prepared.keys)?;
+    let kubeconfig = reachable_kubeconfig(request.provider.as_ref(), &access).await?;
+    let state = merge_access(request.kubeconfig.as_ref(), &kubeconfig, &prepared.state)?;
+    if state != prepared.state {
         request.state.write(&state)?;
     }
     Ok(Upped {
-        description: request.stack.describe(&render),
+        description: request.stack.describe(),
         nodes: nodes.len(),
         actions: prepared.plan.actions,
     })
@@ -236,7 +236,7 @@ async fn make(
             Ok(made)
         }
     });
-    let (mut nodes, mut problems) = (Vec::new(), Vec::new());
+    let (mut nodes, mut problems) = (Vec::new(), Vec::<Problem>::new());
     for outcome in futures::future::join_all(made).await {
         match outcome {
             Ok(node) => nodes.push(node),
@@ -250,10 +250,19 @@ async fn make(
     Ok(nodes)
 }
 
+/// The kubeconfig of an access, with the address at which its API is reached from here.
+///
+/// # Errors
+/// When the ground cannot reach it.
+pub async fn reachable_kubeconfig(provider: &dyn Provider, access: &Access) -> Result<Kubeconfig, Problem> {
+    let Access::Kubernetes(access) = access;
+    let node = provider.open_node(&access.cluster, &access.node).await?;
+    Ok(access.kubeconfig(node.forward(access.address.port()).await?))
+}
+
 /// Merges the access into the user's kubeconfig, and remembers where, so that `down` takes it out again.
-fn merge_access(file: Option<&UserFile>, access: &Access, state: &ClusterState) -> Result<ClusterState, Problem> {
+fn merge_access(file: Option<&UserFile>, ours: &Kubeconfig, state: &ClusterState) -> Result<ClusterState, Problem> {
     let mut state = state.clone();
-    let Access::Kubeconfig(ours) = access;
     let Some(file) = file else { return Ok(state) };
     state.kubeconfig_made |= !file.path.exists();
     file.edit(|existing| {

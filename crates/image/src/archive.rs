@@ -98,7 +98,9 @@ impl Import<'_> {
                 imported
             }
             (None, None) => {
-                return Err(self.contents.no_archive("it has neither index.json nor manifest.json"));
+                return Err(self
+                    .contents
+                    .no_archive("it has neither index.json nor manifest.json"));
             }
         };
         if imported.is_empty() {
@@ -137,10 +139,9 @@ impl Import<'_> {
         others: &mut Vec<String>,
     ) -> Result<Option<Descriptor>, Error> {
         if is_index(descriptor.media_type()) {
-            let nested: ImageIndex = self.contents.parse(
-                &blob_path(&self.digest(descriptor)?),
-                &self.verified(descriptor)?,
-            )?;
+            let nested: ImageIndex = self
+                .contents
+                .parse(&blob_path(&self.digest(descriptor)?), &self.verified(descriptor)?)?;
             let mut found = Vec::new();
             for manifest in nested.manifests() {
                 if let Some(manifest) = self.choose(manifest, names, &mut found)? {
@@ -191,8 +192,11 @@ impl Import<'_> {
         let size = manifest.layers().iter().map(Descriptor::size).sum();
         self.images.add_blob(&config)?;
         self.images.add_blob(&bytes)?;
-        let mut kept =
-            Descriptor::new(descriptor.media_type().clone(), descriptor.size(), descriptor.digest().clone());
+        let mut kept = Descriptor::new(
+            descriptor.media_type().clone(),
+            descriptor.size(),
+            descriptor.digest().clone(),
+        );
         kept.set_platform(Some(oci::host_platform()));
         self.name(&kept, size, names)
     }
@@ -215,8 +219,7 @@ impl Import<'_> {
         }
         self.layers(&layers)?;
         let size = descriptors.iter().map(Descriptor::size).sum();
-        let manifest =
-            oci::manifest(oci::describe(MediaType::ImageConfig, &config), descriptors);
+        let manifest = oci::manifest(oci::describe(MediaType::ImageConfig, &config), descriptors);
         let bytes = oci::canonical(&manifest);
         self.images.add_blob(&config)?;
         self.images.add_blob(&bytes)?;
@@ -302,8 +305,12 @@ impl Import<'_> {
         {
             return Ok(vec![normalize(name)?]);
         }
-        let tags: Vec<&String> =
-            docker.iter().copied().flatten().flat_map(|entry| entry.repo_tags.iter().flatten()).collect();
+        let tags: Vec<&String> = docker
+            .iter()
+            .copied()
+            .flatten()
+            .flat_map(|entry| entry.repo_tags.iter().flatten())
+            .collect();
         if !tags.is_empty() {
             return tags.into_iter().map(|tag| normalize(tag)).collect();
         }

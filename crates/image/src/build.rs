@@ -100,11 +100,8 @@ pub fn build(
 /// The steps of a build, with weights from builds on two cores.
 pub fn plan_steps(bundle: &Bundle) -> Vec<Step> {
     let lock = bundle.lock();
-    let mut steps = vec![Step {
-        id: "base".into(),
-        name: format!("Debian {}", lock.debian.suite),
-        weight: 35,
-    }];
+    let mut steps =
+        vec![Step { id: "base".into(), name: format!("Debian {}", lock.debian.suite), weight: 35 }];
     for program in &lock.programs {
         let id = format!("program/{}", program.name);
         let name = format!("{} {}", program.name, program.version);
@@ -153,14 +150,15 @@ impl Builder<'_> {
         let origins = self.origins();
         self.preflight(&origins)?;
         let (base, mut programs) = self.base_and_programs(&origins, cancel)?;
-        for program in self.from_debian() {
+        for program in self.debian_programs() {
             let origin = Origin::Debian;
-            programs.insert(program.name.clone(), self.program(program, origin, Some(&base), cancel)?);
+            programs
+                .insert(program.name.clone(), self.program(program, origin, Some(&base), cancel)?);
         }
         self.node(&key, &Parts { base: &base, programs: &programs }, cancel)
     }
 
-    fn from_debian(&self) -> impl Iterator<Item = &Program> {
+    fn debian_programs(&self) -> impl Iterator<Item = &Program> {
         self.bundle.lock().programs.iter().filter(|program| !program.debian.is_empty())
     }
 

@@ -160,7 +160,7 @@ fn read_files(
     prefix: &str,
     files: &mut BTreeMap<String, Vec<u8>>,
 ) -> Result<(), Error> {
-    for name in crate::store::names(folder)? {
+    for name in crate::files::names(folder)? {
         let path = folder.join(&name);
         let below = format!("{prefix}{name}");
         if path.is_dir() {

@@ -10,28 +10,39 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::cancel::Cancel;
 use crate::error::{At, Error};
+use crate::store::StoreLock;
 
 /// Lines of stderr that a failure carries.
 const TAIL: usize = 12;
 
-/// Runs the command to its end. Every line of stderr is passed to `on_line` and, where given, kept in the log file;
-/// stdout is returned.
-pub(crate) fn run(
-    command: &mut Command,
-    log: Option<&Utf8Path>,
-    cancel: &Cancel,
-    on_line: &mut dyn FnMut(&str),
-) -> Result<String, Error> {
+/// A command and what surrounds it.
+pub(crate) struct Run<'a> {
+    pub(crate) command: &'a mut Command,
+    /// Takes all of stderr.
+    pub(crate) log: Option<&'a Utf8Path>,
+    /// Becomes the child's stdin, and reads as empty: should this process be killed, the lock is held until the child
+    /// has ended too, so that nobody works in the same folder.
+    pub(crate) lock: Option<&'a StoreLock>,
+    pub(crate) cancel: &'a Cancel,
+}
+
+/// Runs the command to its end. Every line of stderr is passed to `on_line`; stdout is returned.
+pub(crate) fn run(run: Run<'_>, on_line: &mut dyn FnMut(&str)) -> Result<String, Error> {
+    let Run { command, log, lock, cancel } = run;
     cancel.check()?;
     let program = command.get_program().to_string_lossy().into_owned();
     let mut log = match log {
         Some(path) => Some((std::fs::File::create(path).at("create", path)?, path)),
         None => None,
     };
+    let stdin = match lock {
+        Some(lock) => lock.as_stdin()?,
+        None => Stdio::null(),
+    };
     // A group of its own: Ctrl-C on the terminal reaches this process alone, which then ends the child in its own way.
     let mut child = command
         .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0)
@@ -94,11 +105,15 @@ fn shell_text(command: &Command) -> String {
 mod tests {
     use super::*;
 
+    fn start<'a>(command: &'a mut Command, cancel: &'a Cancel) -> Run<'a> {
+        Run { command, log: None, lock: None, cancel }
+    }
+
     #[test]
     fn a_failure_carries_command_status_and_last_words() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo one; echo two >&2; exit 3"]);
-        let error = run(&mut command, None, &Cancel::new(), &mut |_| ()).unwrap_err();
+        let error = run(start(&mut command, &Cancel::new()), &mut |_| ()).unwrap_err();
         insta::assert_snapshot!(error, @r"
         `sh -c echo one; echo two >&2; exit 3` failed (exit status: 3):
           two
@@ -110,7 +125,7 @@ mod tests {
         let cancel = Cancel::new();
         let mut command = Command::new("sh");
         command.args(["-c", "echo started >&2; exec sleep 60"]);
-        let error = run(&mut command, None, &cancel, &mut |_| cancel.cancel()).unwrap_err();
+        let error = run(start(&mut command, &cancel), &mut |_| cancel.cancel()).unwrap_err();
         assert_eq!(error.code(), "image.interrupted");
     }
 }

@@ -19,10 +19,10 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::digest::Sha256;
 use crate::error::{At, Error};
+use crate::files::{names, read_json, remove, write_atomic};
 use crate::oci;
-use crate::store::{names, read_json, remove, write_atomic};
 use crate::stream::HashingReader;
-use crate::unpack::unpack;
+use crate::unpack::{make_root, unpack};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -79,7 +79,7 @@ impl ContainerImages {
     /// Unpacks a plain tar stream, which must have this digest; returns the stream's size in bytes.
     pub(crate) fn add_layer(&self, diff_id: &Sha256, tar: impl Read) -> Result<u64, Error> {
         let temporary = self.temporary();
-        fs::create_dir(&temporary).at("create", &temporary)?;
+        make_root(&temporary)?;
         let result = self.fill_layer(diff_id, tar, &temporary);
         if result.is_err() {
             // The first error counts.

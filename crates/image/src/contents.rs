@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{At, Error};
 use crate::event::{OnEvent, Reporter, Unit};
-use crate::store::remove;
+use crate::files::remove;
 use crate::stream::{Compression, decompress};
 
 /// Manifests and configurations are smaller than this many bytes.
@@ -31,7 +31,10 @@ enum Place {
 
 #[derive(Clone)]
 enum Part {
-    At { offset: u64, size: u64 },
+    At {
+        offset: u64,
+        size: u64,
+    },
     /// Old engines write a layer that occurs twice as a link.
     Link(String),
 }
@@ -208,12 +211,7 @@ impl Drop for Contents {
     }
 }
 
-fn save(
-    what: &str,
-    stream: impl Read,
-    to: &Utf8Path,
-    on_event: OnEvent<'_>,
-) -> Result<(), Error> {
+fn save(what: &str, stream: impl Read, to: &Utf8Path, on_event: OnEvent<'_>) -> Result<(), Error> {
     // A reader of the caller's need not be Send, so the first bytes are told apart here.
     let mut stream = io::BufReader::with_capacity(1 << 18, stream);
     let mut file = File::create(to).at("create", to)?;
@@ -221,10 +219,9 @@ fn save(
     let mut buffer = vec![0; 1 << 18];
     let mut done = 0;
     loop {
-        let count = stream.read(&mut buffer).map_err(|error| Error::Truncated {
-            path: what.to_owned(),
-            what: error.to_string(),
-        })?;
+        let count = stream
+            .read(&mut buffer)
+            .map_err(|error| Error::Truncated { path: what.to_owned(), what: error.to_string() })?;
         if count == 0 {
             break;
         }

@@ -5,23 +5,22 @@ use std::process::Command;
 use camino::Utf8Path;
 
 use crate::bundle::Bundle;
-use crate::command::run;
+use crate::command::{Run, run};
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::event::Unit;
+use crate::files::{read_json, remove, write_json};
 use crate::layer::{Layer, LayerBuilder};
-use crate::store::{Context, Kind, Out, Store, read_json, remove, write_json};
+use crate::store::{Context, Kind, Out, Store};
 
 /// What mmdebstrap says on its way, and how far it then is, in parts of a hundred.
-const STAGES: [(&str, u64); 9] = [
+const STAGES: [(&str, u64); 7] = [
     ("running apt-get update", 2),
     ("downloading packages", 15),
     ("extracting archives", 35),
     ("installing essential packages", 42),
-    ("downloading packages with apt", 55),
-    ("installing remaining packages", 65),
-    ("running --customize-hook", 90),
-    ("cleaning package lists", 92),
+    ("installing remaining packages", 58),
+    ("cleaning package lists", 90),
     ("success in", 95),
 ];
 
@@ -59,15 +58,10 @@ pub(crate) fn check_blob(store: &Store, digest: &Sha256) -> Result<(), Error> {
     Err(Error::Damaged { what, why: why.into() })
 }
 
-fn make(
-    store: &Store,
-    bundle: &Bundle,
-    out: &Out<'_>,
-    context: &Context<'_>,
-) -> Result<(), Error> {
+fn make(store: &Store, bundle: &Bundle, out: &Out<'_>, context: &Context<'_>) -> Result<(), Error> {
     let root = out.work.join("root");
-    let result = debootstrap(bundle, &root, &out.out.join("mmdebstrap.log"), context)
-        .and_then(|()| pack(store, bundle, out, &root));
+    let result =
+        debootstrap(bundle, &root, out, context).and_then(|()| pack(store, bundle, out, &root));
     // It is large; and what failed is not resumed.
     remove(&root)?;
     result
@@ -76,7 +70,7 @@ fn make(
 fn debootstrap(
     bundle: &Bundle,
     root: &Utf8Path,
-    log: &Utf8Path,
+    out: &Out<'_>,
     context: &Context<'_>,
 ) -> Result<(), Error> {
     let lock = &bundle.lock().debian;
@@ -97,7 +91,14 @@ fn debootstrap(
     command.args([&lock.suite, root.as_str(), &lock.mirror]);
     let reporter = context.reporter();
     let mut percent = 0;
-    run(&mut command, Some(log), context.cancel, &mut |line| {
+    let log = out.out.join("mmdebstrap.log");
+    let start = Run {
+        command: &mut command,
+        log: Some(&log),
+        lock: Some(out.lock),
+        cancel: context.cancel,
+    };
+    run(start, &mut |line| {
         let stage = STAGES.iter().rev().find(|(text, _)| line.contains(text));
         if let Some((_, reached)) = stage
             && *reached > percent

@@ -92,8 +92,7 @@ impl Downloader {
         if done > 0 {
             request = request.header("Range", format!("bytes={done}-"));
         }
-        let mut response =
-            request.call().map_err(|error| Failure::Network(error.to_string()))?;
+        let mut response = request.call().map_err(|error| Failure::Network(error.to_string()))?;
         match response.status().as_u16() {
             206 => {}
             200 => done = 0,

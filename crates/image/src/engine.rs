@@ -38,9 +38,7 @@ fn open_image(socket: &str, name: &str) -> Result<impl Read, Error> {
     while !line(&mut reader).map_err(no_engine)?.is_empty() {}
     match status.split(' ').nth(1) {
         Some("200") => Ok(reader),
-        Some("404") => {
-            Err(Error::NoSuchImage { name: name.to_owned(), socket: socket.to_owned() })
-        }
+        Some("404") => Err(Error::NoSuchImage { name: name.to_owned(), socket: socket.to_owned() }),
         _ => {
             let mut text = String::new();
             // What can be read of an error is enough.

@@ -208,7 +208,9 @@ impl Error {
                 "free some space and run the same command again: finished pieces are kept".into()
             }
             Self::NoSpace { path, .. } => {
-                format!("free some space on the file system of {path}, or run `bivouac image prune`")
+                format!(
+                    "free some space on the file system of {path}, or run `bivouac image prune`"
+                )
             }
             Self::MissingTools(tools) => {
                 let packages: Vec<_> = tools.iter().map(|tool| tool.package.as_str()).collect();

@@ -8,7 +8,7 @@ use std::process::Command;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::bundle::Bundle;
-use crate::command::run;
+use crate::command::{Run, run};
 use crate::error::{At, Error};
 use crate::event::Unit;
 use crate::lock::{Build, Go, Program};
@@ -27,13 +27,15 @@ pub(crate) fn build_program(
     bundle.write_module(module, &source)?;
     let go = &bundle.lock().go;
     for (number, build) in program.builds.iter().enumerate() {
-        let job = Job { go, build, program, source: &source };
-        let total = job.count_packages(context)?;
+        let job = Job { go, build, program, source: &source, out, context };
+        let total = job.count_packages()?;
         let log = out.out.join(format!("build-{number}.log"));
-        job.compile(out.work, artifacts, &log, total, context)?;
+        job.compile(artifacts, &log, total)?;
     }
-    let version = run(Command::new("go").args(["env", "GOVERSION"]), None, context.cancel, &mut |_| ())?;
-    Ok(version.trim().to_owned())
+    let mut command = Command::new("go");
+    command.args(["env", "GOVERSION"]);
+    let start = Run { command: &mut command, log: None, lock: None, cancel: context.cancel };
+    Ok(run(start, &mut |_| ())?.trim().to_owned())
 }
 
 struct Job<'a> {
@@ -41,6 +43,8 @@ struct Job<'a> {
     build: &'a Build,
     program: &'a Program,
     source: &'a Utf8Path,
+    out: &'a Out<'a>,
+    context: &'a Context<'a>,
 }
 
 impl Job<'_> {
@@ -56,29 +60,32 @@ impl Job<'_> {
         command
     }
 
+    fn run(
+        &self,
+        command: &mut Command,
+        log: Option<&Utf8Path>,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<String, Error> {
+        let (lock, cancel) = (Some(self.out.lock), self.context.cancel);
+        run(Run { command, log, lock, cancel }, on_line)
+    }
+
     /// Modules are fetched here, before anything is compiled.
-    fn count_packages(&self, context: &Context<'_>) -> Result<u64, Error> {
+    fn count_packages(&self) -> Result<u64, Error> {
         let mut command = self.command("list");
         command.args(["-deps", "-f", "{{.ImportPath}}"]).args(self.build.packages.values());
         let mut fetching = false;
-        let listed = run(&mut command, None, context.cancel, &mut |line| {
+        let listed = self.run(&mut command, None, &mut |line| {
             if line.starts_with("go: downloading") && !fetching {
                 fetching = true;
-                context.reporter().note("fetching Go modules");
+                self.context.reporter().note("fetching Go modules");
             }
         })?;
         Ok(listed.lines().count() as u64)
     }
 
-    fn compile(
-        &self,
-        work: &Utf8Path,
-        artifacts: &Utf8Path,
-        log: &Utf8Path,
-        total: u64,
-        context: &Context<'_>,
-    ) -> Result<(), Error> {
-        let binaries = work.join("binaries");
+    fn compile(&self, artifacts: &Utf8Path, log: &Utf8Path, total: u64) -> Result<(), Error> {
+        let binaries = self.out.work.join("binaries");
         fs::create_dir_all(&binaries).at("create", &binaries)?;
         let mut command = self.command("build");
         let mut ldflags: Vec<String> =
@@ -93,10 +100,10 @@ impl Job<'_> {
             _ => format!("{binaries}/"),
         };
         command.arg("-o").arg(target).args(self.build.packages.values());
-        let reporter = context.reporter();
+        let reporter = self.context.reporter();
         let mut done = 0;
         reporter.progress(0, Some(total), Unit::Packages);
-        run(&mut command, Some(log), context.cancel, &mut |line| {
+        self.run(&mut command, Some(log), &mut |line| {
             if !line.starts_with('#') && !line.starts_with("go: ") {
                 done = total.min(done + 1);
                 reporter.progress(done, Some(total), Unit::Packages);

@@ -125,7 +125,7 @@ impl LayerBuilder {
         let kind = metadata.file_type();
         let content = if kind.is_dir() {
             // In order, so that of several hard links the first by name is the file.
-            for name in crate::store::names(from)? {
+            for name in crate::files::names(from)? {
                 let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
                 self.walk(&below, &from.join(&name), links)?;
             }
@@ -207,8 +207,7 @@ impl LayerBuilder {
         on_bytes: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<Layer, Error> {
         let file = BufWriter::with_capacity(1 << 18, fs::File::create(path).at("create", path)?);
-        let encoder =
-            zstd::Encoder::new(HashingWriter::new(file), LEVEL).at("compress", path)?;
+        let encoder = zstd::Encoder::new(HashingWriter::new(file), LEVEL).at("compress", path)?;
         let mut plain = HashingWriter::new(encoder);
         self.write(BufWriter::with_capacity(1 << 18, &mut plain), on_bytes)?;
         let mut packed = plain.inner.finish().at("write", path)?;

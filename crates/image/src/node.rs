@@ -16,12 +16,13 @@ use crate::containers::empty_index;
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::event::Unit;
+use crate::files::{read_json, write_atomic, write_json};
 use crate::layer::{Layer, LayerBuilder};
 use crate::oci;
 use crate::program::Made;
-use crate::store::{Context, Kind, Out, Store, read_json, write_atomic, write_json};
+use crate::store::{Context, Kind, Out, Store};
 use crate::stream::{HashingReader, decompress};
-use crate::unpack::{Record, unpack};
+use crate::unpack::{Record, make_root, unpack};
 
 /// Where the container images of the bundle lie in a node.
 pub const BAKED_IMAGES: &str = "usr/share/bivouac/images";
@@ -237,7 +238,7 @@ fn unpack_layers(
     rootfs: &Utf8Path,
     work: &mut Work<'_>,
 ) -> Result<(Record, Vec<Quick>), Error> {
-    fs::create_dir(rootfs).at("create", rootfs)?;
+    make_root(rootfs)?;
     let mut record = Record::new();
     let mut quick = BTreeMap::new();
     for (number, layer) in layers.iter().enumerate() {
@@ -342,7 +343,8 @@ fn write_layout(
 }
 
 fn write_blob(store: &Store, digest: &Sha256, bytes: &[u8]) -> Result<(), Error> {
-    let temporary = store.root().join("tmp").join(format!("{}-{}", digest.hex(), std::process::id()));
+    let temporary =
+        store.root().join("tmp").join(format!("{}-{}", digest.hex(), std::process::id()));
     let mut file = fs::File::create(&temporary).at("create", &temporary)?;
     file.write_all(bytes).at("write", &temporary)?;
     store.adopt_blob(&temporary, digest).map(drop)

@@ -11,9 +11,10 @@ use crate::bundle::Bundle;
 use crate::digest::Sha256;
 use crate::download::{Downloader, extract};
 use crate::error::{At, Error};
+use crate::files::{read_json, write_json};
 use crate::golang;
 use crate::lock::{Download, Program};
-use crate::store::{Context, Kind, Out, Store, read_json, write_json};
+use crate::store::{Context, Kind, Out, Store};
 
 /// How a program that is not in the store is going to come.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,9 @@ use camino::Utf8Path;
 
 use crate::digest::Sha256;
 use crate::error::{At, Error};
+use crate::files::{names, remove};
 use crate::node::NodeImage;
-use crate::store::{Kind, Store, names, remove};
+use crate::store::{Kind, Store};
 use crate::usage;
 use crate::verify::remove_piece;
 

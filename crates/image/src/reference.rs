@@ -9,9 +9,8 @@ use crate::error::Error;
 /// # Errors
 /// [`Error::Reference`] for what cannot be a name.
 pub fn normalize(name: &str) -> Result<String, Error> {
-    let reference: Reference = name
-        .parse()
-        .map_err(|error: oci_spec::distribution::ParseError| Error::Reference {
+    let reference: Reference =
+        name.parse().map_err(|error: oci_spec::distribution::ParseError| Error::Reference {
             name: name.to_owned(),
             why: error.to_string(),
         })?;

@@ -16,12 +16,12 @@ use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FlockOperation, flock};
-use serde::{Serialize, de::DeserializeOwned};
 
 use crate::cancel::Cancel;
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::event::Reporter;
+use crate::files::{names, remove};
 
 /// The kinds of pieces that recipes make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +52,14 @@ pub struct Store {
 
 /// A held lock; dropping it lets the next one in.
 #[derive(Debug)]
-pub struct StoreLock(#[expect(dead_code, reason = "the open file is the lock")] fs::File);
+pub struct StoreLock(fs::File);
+
+impl StoreLock {
+    /// The empty lock file as a child's stdin: the lock is held as long as any of both is open.
+    pub(crate) fn as_stdin(&self) -> Result<std::process::Stdio, Error> {
+        Ok(self.0.try_clone().at("share", "a lock of the store")?.into())
+    }
+}
 
 impl Store {
     /// Opens the store at `root`, creating its folders where they are missing.
@@ -60,8 +67,7 @@ impl Store {
     /// # Errors
     /// When a folder cannot be created.
     pub fn open(root: &Utf8Path) -> Result<Self, Error> {
-        let folders =
-            ["blobs/sha256", "programs", "base", "images", "containers", "locks", "tmp"];
+        let folders = ["blobs/sha256", "programs", "base", "images", "containers", "locks", "tmp"];
         for folder in folders {
             let path = root.join(folder);
             fs::create_dir_all(&path).at("create", &path)?;
@@ -122,7 +128,7 @@ impl Store {
             return Ok((path, false));
         }
         let name = format!("{}-{key}", kind.folder());
-        let _lock = self.lock(&name, context)?;
+        let lock = self.lock(&name, context)?;
         let work = self.root.join("tmp").join(&name);
         clear(&work)?;
         if path.exists() {
@@ -134,7 +140,7 @@ impl Store {
         }
         let out = work.join("out");
         fs::create_dir(&out).at("create", &out)?;
-        let result = make(&Out { out: &out, work: &work });
+        let result = make(&Out { out: &out, work: &work, lock: &lock });
         if let Err(error) = result {
             // What is not resumable goes now, for a full disk; the error of the work is the one that counts.
             let _ = clear(&work);
@@ -157,7 +163,11 @@ impl Store {
     }
 
     /// Moves a finished file to its place among the blobs.
-    pub(crate) fn adopt_blob(&self, file: &Utf8Path, digest: &Sha256) -> Result<Utf8PathBuf, Error> {
+    pub(crate) fn adopt_blob(
+        &self,
+        file: &Utf8Path,
+        digest: &Sha256,
+    ) -> Result<Utf8PathBuf, Error> {
         let path = self.blob(digest);
         fs::rename(file, &path).at("put in place", &path)?;
         Ok(path)
@@ -198,6 +208,8 @@ pub struct Out<'a> {
     pub out: &'a Utf8Path,
     /// For intermediate files, on the same file system.
     pub work: &'a Utf8Path,
+    /// The piece's lock.
+    pub lock: &'a StoreLock,
 }
 
 /// Who works on what, and how to stop it.
@@ -276,54 +288,6 @@ fn clear(work: &Utf8Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names in a folder, sorted.
-pub(crate) fn names(folder: &Utf8Path) -> Result<Vec<String>, Error> {
-    let mut names = Vec::new();
-    for entry in folder.read_dir_utf8().at("list", folder)? {
-        names.push(entry.at("list", folder)?.file_name().to_owned());
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
-/// Removes a file or a folder with all that is in it; absent is success.
-pub(crate) fn remove(path: &Utf8Path) -> Result<(), Error> {
-    let result = match fs::symlink_metadata(path) {
-        Err(error) => Err(error),
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-    };
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.at("remove", path),
-    }
-}
-
-/// Writes a small file as a whole: a neighbour first, on disk, then renamed.
-pub(crate) fn write_atomic(path: &Utf8Path, bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write;
-    let name = path.file_name().unwrap_or("file");
-    let near = path.with_file_name(format!(".{name}.{}", std::process::id()));
-    let mut file = fs::File::create(&near).at("create", &near)?;
-    file.write_all(bytes).at("write", &near)?;
-    file.sync_data().at("sync", &near)?;
-    fs::rename(&near, path).at("put in place", path)
-}
-
-/// Writes a document as JSON with a final newline.
-pub(crate) fn write_json(path: &Utf8Path, value: &impl Serialize) -> Result<(), Error> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(io::Error::from).at("render", path)?;
-    text.push(b'\n');
-    write_atomic(path, &text)
-}
-
-/// Reads a JSON document; one that does not parse is damage.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<T, Error> {
-    let text = fs::read(path).at("read", path)?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Error::Damaged { what: path.to_owned(), why: error.to_string() })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -355,8 +319,7 @@ mod tests {
         store
             .ensure_piece(Kind::Program, "k", &context(&cancel), &sound, &mut |out| {
                 let made = store.root().join("made");
-                let mut log =
-                    fs::OpenOptions::new().append(true).create(true).open(&made).unwrap();
+                let mut log = fs::OpenOptions::new().append(true).create(true).open(&made).unwrap();
                 io::Write::write_all(&mut log, b"x").unwrap();
                 fs::write(out.out.join("data"), "good").at("write", out.out)
             })

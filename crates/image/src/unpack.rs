@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 
 use camino::Utf8Path;
 use rustix::fs::{
@@ -17,6 +18,9 @@ use rustix::io::Errno;
 
 use crate::digest::{Hasher, Sha256};
 use crate::error::{At, Error};
+use crate::inode::{
+    Attributes, make_folder, open_inside, parse_time, replace, set_attributes, set_link_attributes,
+};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -24,6 +28,12 @@ const COPY: usize = 1 << 18;
 
 /// A regular file as it was unpacked: path below the layer, size in bytes, digest.
 pub(crate) type Record = BTreeMap<String, (u64, Sha256)>;
+
+/// Creates the folder of a layer, whatever the umask is: not every archive has an entry for its root.
+pub(crate) fn make_root(path: &Utf8Path) -> Result<(), Error> {
+    fs::create_dir(path).at("create", path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).at("change", path)
+}
 
 /// Unpacks the plain tar stream into the folder, which may hold earlier layers. Fills `record` where given.
 pub(crate) fn unpack(
@@ -33,7 +43,8 @@ pub(crate) fn unpack(
     record: Option<&mut Record>,
 ) -> Result<(), Error> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(CWD, into.as_std_path(), flags, Mode::empty()).at("open", into)?;
+    let root =
+        rustix::fs::openat(CWD, into.as_std_path(), flags, Mode::empty()).at("open", into)?;
     let mut unpacker = Unpacker {
         layer,
         into,
@@ -66,15 +77,6 @@ struct Unpacker<'a> {
     buffer: Vec<u8>,
 }
 
-/// What a header says besides the kind and the path.
-struct Attributes {
-    mode: Mode,
-    owner: Uid,
-    group: Gid,
-    times: Timestamps,
-    xattrs: Vec<(String, Vec<u8>)>,
-}
-
 impl Unpacker<'_> {
     fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>) -> Result<(), Error> {
         let raw = entry.path_bytes().into_owned();
@@ -88,7 +90,7 @@ impl Unpacker<'_> {
             Some(slash) => (path[..slash].to_vec(), path[slash + 1..].to_vec()),
             None => (Vec::new(), path.clone()),
         };
-        let parent = self.open_parent(folder.clone(), &raw)?;
+        let parent = self.open_parent(folder, &raw)?;
         let parent = parent.as_fd();
         let shown = || self.into.join(String::from_utf8_lossy(&path).as_ref());
         if name == OPAQUE {
@@ -112,7 +114,8 @@ impl Unpacker<'_> {
             .at("create a whiteout for", shown())?;
             return Ok(());
         }
-        let kind = if kind.is_file() && raw.ends_with(b"/") { tar::EntryType::Directory } else { kind };
+        let kind =
+            if kind.is_file() && raw.ends_with(b"/") { tar::EntryType::Directory } else { kind };
         match kind {
             tar::EntryType::Directory => {
                 make_folder(parent, &name).at("create", shown())?;
@@ -153,8 +156,10 @@ impl Unpacker<'_> {
             tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => {
                 let header = entry.header();
                 let number = |value: io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0);
-                let device =
-                    rustix::fs::makedev(number(header.device_major()), number(header.device_minor()));
+                let device = rustix::fs::makedev(
+                    number(header.device_major()),
+                    number(header.device_minor()),
+                );
                 let file_type = match kind {
                     tar::EntryType::Char => FileType::CharacterDevice,
                     tar::EntryType::Block => FileType::BlockDevice,
@@ -167,7 +172,12 @@ impl Unpacker<'_> {
                 set_link_attributes(parent, &name, &attributes)
                     .and_then(|()| {
                         // After the owner, which clears mode bits; no link, since it was just made.
-                        rustix::fs::chmodat(parent, name.as_slice(), attributes.mode, AtFlags::empty())
+                        rustix::fs::chmodat(
+                            parent,
+                            name.as_slice(),
+                            attributes.mode,
+                            AtFlags::empty(),
+                        )
                     })
                     .at("set attributes of", shown())
             }
@@ -195,7 +205,8 @@ impl Unpacker<'_> {
 
     fn root_entry(&mut self, attributes: &Attributes) -> Result<(), Error> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(&self.root, ".", flags, Mode::empty()).at("open", self.into)?;
+        let root =
+            rustix::fs::openat(&self.root, ".", flags, Mode::empty()).at("open", self.into)?;
         set_attributes(root.as_fd(), attributes).at("set attributes of", self.into)?;
         self.folders.insert(Vec::new(), attributes.times.clone());
         Ok(())
@@ -245,8 +256,8 @@ impl Unpacker<'_> {
             Some(slash) => (&normal[..slash], &normal[slash + 1..]),
             None => (&normal[..0], normal.as_slice()),
         };
-        let from = open_inside(self.root.as_fd(), folder)
-            .map_err(|error| self.bad_parent(raw, error))?;
+        let from =
+            open_inside(self.root.as_fd(), folder).map_err(|error| self.bad_parent(raw, error))?;
         let shown = self.into.join(String::from_utf8_lossy(path).as_ref());
         match replace(parent, name, || {
             rustix::fs::linkat(&from, target_name, parent, name, AtFlags::empty())
@@ -378,76 +389,4 @@ impl Unpacker<'_> {
             why: why.into(),
         }
     }
-}
-
-/// Opens a folder by a path that cannot leave the root, whatever links are on the way.
-fn open_inside(root: BorrowedFd<'_>, folder: &[u8]) -> Result<OwnedFd, Errno> {
-    let folder = folder.strip_suffix(b"/").unwrap_or(folder);
-    let folder = if folder.is_empty() { b".".as_slice() } else { folder };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, folder, flags, Mode::empty(), resolve)
-}
-
-/// Creates something in place of what is there, unless that is a folder with content.
-fn replace<T>(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    mut create: impl FnMut() -> Result<T, Errno>,
-) -> Result<T, Errno> {
-    match create() {
-        Err(Errno::EXIST) => {
-            match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
-                Err(Errno::ISDIR) => rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?,
-                result => result?,
-            }
-            create()
-        }
-        result => result,
-    }
-}
-
-fn make_folder(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Err(Errno::EXIST) => {
-            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                return Ok(());
-            }
-            rustix::fs::unlinkat(parent, name, AtFlags::empty())?;
-            rustix::fs::mkdirat(parent, name, Mode::RWXU)
-        }
-        result => result,
-    }
-}
-
-/// Owner first: changing it clears set-id bits and capabilities.
-fn set_attributes(file: BorrowedFd<'_>, attributes: &Attributes) -> Result<(), Errno> {
-    rustix::fs::fchown(file, Some(attributes.owner), Some(attributes.group))?;
-    rustix::fs::fchmod(file, attributes.mode)?;
-    for (name, value) in &attributes.xattrs {
-        match rustix::fs::fsetxattr(file, name.as_str(), value, XattrFlags::empty()) {
-            // Not every file system has `user.` attributes.
-            Err(Errno::NOTSUP) if name.starts_with("user.") => {}
-            result => result?,
-        }
-    }
-    rustix::fs::futimens(file, &attributes.times)
-}
-
-fn set_link_attributes(
-    parent: BorrowedFd<'_>,
-    name: &[u8],
-    attributes: &Attributes,
-) -> Result<(), Errno> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(parent, name, Some(attributes.owner), Some(attributes.group), flags)?;
-    rustix::fs::utimensat(parent, name, &attributes.times, flags)
-}
-
-/// Seconds with an optional fraction, as PAX writes times.
-fn parse_time(text: &str) -> Option<Timespec> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let nanoseconds = format!("{fraction:0<9}");
-    Some(Timespec { tv_sec: seconds.parse().ok()?, tv_nsec: nanoseconds.get(..9)?.parse().ok()? })
 }

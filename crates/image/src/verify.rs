@@ -11,9 +11,10 @@ use crate::debian::{self, check_blob};
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::event::{Event, OnEvent, Unit};
+use crate::files::{read_json, remove};
 use crate::node::NodeImage;
 use crate::program;
-use crate::store::{Kind, Store, read_json, remove};
+use crate::store::{Kind, Store};
 use crate::unpack::Record;
 use crate::usage;
 
@@ -58,9 +59,9 @@ pub(crate) fn check_image(store: &Store, key: &str) -> Result<(), Error> {
             .map(|files| {
                 let rootfs = &rootfs;
                 scope.spawn(move || {
-                    files.iter().try_for_each(|(path, (_, digest))| {
-                        check_file(&rootfs.join(path), digest)
-                    })
+                    files
+                        .iter()
+                        .try_for_each(|(path, (_, digest))| check_file(&rootfs.join(path), digest))
                 })
             })
             .collect();
@@ -93,7 +94,7 @@ pub fn verify(store: &Store, on_event: OnEvent<'_>, cancel: &Cancel) -> Result<V
     for kind in [Kind::Program, Kind::Base, Kind::Image] {
         pieces.extend(store.keys(kind)?.into_iter().map(|key| (kind, key)));
     }
-    let blobs = crate::store::names(&store.root().join("blobs/sha256"))?;
+    let blobs = crate::files::names(&store.root().join("blobs/sha256"))?;
     let total = (pieces.len() + blobs.len()) as u64;
     let mut done = 0;
     let mut progress = || {

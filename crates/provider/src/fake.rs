@@ -1,1 +1,316 @@
-//! The in-memory provider.
+//! The in-memory provider: nodes that are values. For tests of whatever uses a provider, and of the conformance suite itself.
+//!
+//! A node runs a handful of programs (see `program`), and its agent says that it is usable. Any call can be made to fail, before
+//! or after it had its effect, so that a test can go through every place at which trouble can come.
+
+mod node;
+mod program;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bivouac_spec::facts::{CgroupVersion, Need, ObservedState, Outcome, Survey};
+use bivouac_spec::quantity::Bytes;
+use bivouac_spec::{
+    Addresses, ClusterName, Facts, NodeConfig, NodeName, ObservedCluster, ObservedNode, Problem,
+};
+use camino::Utf8PathBuf;
+
+use crate::{NetworkRequest, Node, NodeRequest, Provider};
+use node::FakeNode;
+
+/// The in-memory provider. Clones share one world.
+#[derive(Debug, Clone, Default)]
+pub struct Fake {
+    world: Arc<Mutex<World>>,
+}
+
+/// A call that is to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Injection {
+    /// Which call, from 0. Calls of the provider and of its nodes are counted together.
+    pub call: usize,
+    /// Whether the call has its effect.
+    pub when: When,
+}
+
+/// When a call fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before it did anything.
+    Before,
+    /// After it did everything: as when the connection breaks just before the answer.
+    After,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    clusters: BTreeMap<ClusterName, FakeCluster>,
+    injection: Option<Injection>,
+    calls: Vec<String>,
+    next_pid: u32,
+    survey: Option<Survey>,
+}
+
+#[derive(Debug, Default)]
+struct FakeCluster {
+    addresses: Option<Addresses>,
+    nodes: BTreeMap<NodeName, FakeState>,
+}
+
+/// What a node is.
+#[derive(Debug, Clone)]
+struct FakeState {
+    pid: Option<u32>,
+    request: NodeRequest,
+    files: BTreeMap<Utf8PathBuf, (u32, Vec<u8>)>,
+    log: String,
+}
+
+impl Fake {
+    /// An empty world in which nothing fails.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes one call fail; `None` lets all succeed again. Counting starts anew.
+    pub fn inject(&self, injection: Option<Injection>) {
+        let mut world = self.world();
+        world.injection = injection;
+        world.calls.clear();
+    }
+
+    /// The calls since the last [`Self::inject`], such as `ensure_node demo/worker-0`.
+    #[must_use]
+    pub fn calls(&self) -> Vec<String> {
+        self.world().calls.clone()
+    }
+
+    /// What [`Provider::survey`] finds from now on.
+    pub fn set_survey(&self, survey: Survey) {
+        self.world().survey = Some(survey);
+    }
+
+    /// Ends a node as if its first process had been killed from outside.
+    pub fn kill(&self, cluster: &ClusterName, node: &NodeName) {
+        if let Some(state) = self.world().node(cluster, node) {
+            state.pid = None;
+        }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a call, has its effect unless it is to fail before that, and fails where it is to fail.
+    fn call<T>(
+        &self,
+        name: String,
+        effect: impl FnOnce(&mut World) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let mut world = self.world();
+        let number = world.calls.len();
+        let failure = world.injection.filter(|injection| injection.call == number);
+        let problem = Problem::failed("provider.fake.injected", format!("{name} was made to fail"));
+        world.calls.push(name);
+        match failure.map(|injection| injection.when) {
+            None => effect(&mut world),
+            Some(When::Before) => Err(problem),
+            Some(When::After) => effect(&mut world).and(Err(problem)),
+        }
+    }
+
+    fn node(&self, cluster: &ClusterName, name: &NodeName, state: &FakeState) -> Arc<dyn Node> {
+        let address = state.request.addresses.nodes.get(name).map(|node| node.address);
+        Arc::new(FakeNode {
+            fake: self.clone(),
+            cluster: cluster.clone(),
+            name: name.clone(),
+            address: address.unwrap_or(state.request.addresses.gateway),
+        })
+    }
+}
+
+impl World {
+    fn node(&mut self, cluster: &ClusterName, node: &NodeName) -> Option<&mut FakeState> {
+        self.clusters.get_mut(cluster)?.nodes.get_mut(node)
+    }
+
+    fn ensure(&mut self, request: &NodeRequest) -> Result<FakeState, Problem> {
+        let (cluster, node) = (&request.cluster, &request.node);
+        self.next_pid += 1;
+        let pid = 100 + self.next_pid;
+        let network = self.clusters.get_mut(cluster).filter(|cluster| cluster.addresses.is_some());
+        let Some(network) = network else {
+            let message = format!("cluster {cluster} has no network");
+            return Err(Problem::failed("provider.fake.no_network", message));
+        };
+        let fresh = || FakeState {
+            pid: None,
+            request: request.clone(),
+            files: BTreeMap::new(),
+            log: String::new(),
+        };
+        let state = network.nodes.entry(node.clone()).or_insert_with(fresh);
+        if state.pid.is_none() {
+            state.pid = Some(pid);
+            state.request = request.clone();
+            state.deliver(&request.config);
+            state.log.push_str("started\n");
+        }
+        Ok(state.clone())
+    }
+}
+
+impl FakeState {
+    fn deliver(&mut self, config: &NodeConfig) {
+        let text = serde_json::to_vec(config).unwrap_or_default();
+        self.files.insert(bivouac_spec::node::paths::CONFIG.into(), (0o600, text));
+    }
+
+    fn observe(&self, name: &NodeName) -> ObservedNode {
+        let running = self.pid.is_some();
+        ObservedNode {
+            state: if running { ObservedState::Running } else { ObservedState::Stopped },
+            address: self.request.addresses.nodes.get(name).map(|node| node.address),
+            config: Some(self.request.config.digest()),
+            image: Some(self.request.image.key.clone()),
+            pid: self.pid,
+        }
+    }
+}
+
+#[async_trait]
+impl Provider for Fake {
+    async fn survey(&self) -> Result<Survey, Problem> {
+        self.call("survey".to_owned(), |world| Ok(world.survey.clone().unwrap_or_else(fit)))
+    }
+
+    async fn observe(&self) -> Result<Vec<ObservedCluster>, Problem> {
+        self.call("observe".to_owned(), |world| {
+            let clusters = world.clusters.iter().map(|(name, cluster)| ObservedCluster {
+                name: name.clone(),
+                network: cluster.addresses.as_ref().map(|addresses| addresses.node_network),
+                nodes: cluster.nodes.iter().map(|(n, state)| (n.clone(), state.observe(n))).collect(),
+                remains: if cluster.nodes.is_empty() { vec!["network".to_owned()] } else { Vec::new() },
+            });
+            Ok(clusters.collect())
+        })
+    }
+
+    async fn ensure_network(&self, request: &NetworkRequest) -> Result<(), Problem> {
+        self.call(format!("ensure_network {}", request.cluster), |world| {
+            let cluster = world.clusters.entry(request.cluster.clone()).or_default();
+            cluster.addresses = Some(request.addresses.clone());
+            Ok(())
+        })
+    }
+
+    async fn ensure_node(&self, request: &NodeRequest) -> Result<Arc<dyn Node>, Problem> {
+        let name = format!("ensure_node {}/{}", request.cluster, request.node);
+        let state = self.call(name, |world| world.ensure(request))?;
+        Ok(self.node(&request.cluster, &request.node, &state))
+    }
+
+    async fn open_node(
+        &self,
+        cluster: &ClusterName,
+        node: &NodeName,
+    ) -> Result<Arc<dyn Node>, Problem> {
+        let state = self.call(format!("open_node {cluster}/{node}"), |world| {
+            let absent = || {
+                let message = format!("cluster {cluster} has no node {node}");
+                Problem::usage("provider.fake.no_node", message)
+            };
+            world.node(cluster, node).cloned().ok_or_else(absent)
+        })?;
+        Ok(self.node(cluster, node, &state))
+    }
+
+    async fn stop_node(
+        &self,
+        cluster: &ClusterName,
+        node: &NodeName,
+        _grace: Duration,
+    ) -> Result<(), Problem> {
+        self.call(format!("stop_node {cluster}/{node}"), |world| {
+            if let Some(state) = world.node(cluster, node) {
+                state.pid = None;
+                state.log.push_str("stopped\n");
+            }
+            Ok(())
+        })
+    }
+
+    async fn destroy_node(&self, cluster: &ClusterName, node: &NodeName) -> Result<(), Problem> {
+        self.call(format!("destroy_node {cluster}/{node}"), |world| {
+            if let Some(cluster) = world.clusters.get_mut(cluster) {
+                cluster.nodes.remove(node);
+            }
+            Ok(())
+        })
+    }
+
+    async fn destroy_cluster(&self, cluster: &ClusterName) -> Result<(), Problem> {
+        self.call(format!("destroy_cluster {cluster}"), |world| {
+            world.clusters.remove(cluster);
+            Ok(())
+        })
+    }
+}
+
+/// A ground that lacks nothing.
+fn fit() -> Survey {
+    let facts = Facts {
+        kernel: "6.12.0".to_owned(),
+        architecture: "amd64".to_owned(),
+        cpus: 8,
+        memory: Bytes(32 << 30),
+        disk_free: Bytes(500 << 30),
+        cgroup: CgroupVersion::V2,
+        raises_limits: true,
+        shares_kernel: true,
+        shares_images: true,
+        open_files: 1 << 20,
+        occupied: BTreeMap::new(),
+        resolvers: Vec::new(),
+    };
+    let outcome = Outcome::Met("it is in memory".to_owned());
+    Survey { facts, needs: vec![Need { name: "exist".to_owned(), outcome }] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{Outcome, run, samples};
+
+    #[tokio::test(start_paused = true)]
+    async fn conforms() {
+        let report = run(&Fake::new(), &samples::ground("demo")).await;
+        let failed: Vec<_> = report.failures().collect();
+        assert!(failed.is_empty(), "{failed:?}");
+        assert_eq!(report.count(|outcome| matches!(outcome, Outcome::Skipped(_))), 0);
+    }
+
+    #[tokio::test]
+    async fn fails_where_it_is_told_to_and_only_there() {
+        let ground = samples::ground("demo");
+        for when in [When::Before, When::After] {
+            let fake = Fake::new();
+            fake.inject(Some(Injection { call: 1, when }));
+            fake.ensure_network(&ground.network).await.unwrap();
+            let Err(problem) = fake.ensure_node(&ground.nodes[0]).await else {
+                panic!("it was to fail")
+            };
+            assert_eq!(problem.code, "provider.fake.injected");
+            let observed = fake.observe().await.unwrap();
+            assert_eq!(observed[0].nodes.len(), usize::from(when == When::After));
+            fake.ensure_node(&ground.nodes[0]).await.unwrap();
+            let calls = ["ensure_network demo", "ensure_node demo/node-0", "observe", "ensure_node demo/node-0"];
+            assert_eq!(fake.calls(), calls);
+        }
+    }
+}

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use crate::args::{self, Global};
 use crate::images::{problem_of, step_reporter};
 use crate::selection::choose;
-use crate::{output, progress};
+use crate::{home, output, progress};
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -58,7 +58,7 @@ fn import_all(
         let found = if path.exists() {
             import_archive(&folder, path, on_event)
         } else {
-            import_docker_image(&folder, image, on_event)
+            import_docker_image(&folder, image, home::docker_host().as_deref(), on_event)
         };
         imported.extend(found.map_err(|error| problem_of(&error))?);
     }

@@ -53,7 +53,8 @@ fn the_oci_layout_is_whole() {
         assert_eq!(Sha256::of(&bytes).hex(), hex);
         bytes
     };
-    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let index: Value =
+        serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     let manifest = &index["manifests"][0];
     assert_eq!(manifest["digest"], outcome.digest());
     let manifest: Value = serde_json::from_slice(&blob(&manifest["digest"])).unwrap();

@@ -19,7 +19,9 @@ fn damage_is_noticed_and_made_again() {
     assert!(find(&store, &bundle).is_none());
     let mut programs = fs::read_dir(world.root.join("store/programs")).unwrap();
     let artifact = programs
-        .find_map(|entry| Some(entry.unwrap().path().join("artifacts/beta")).filter(|path| path.exists()))
+        .find_map(|entry| {
+            Some(entry.unwrap().path().join("artifacts/beta")).filter(|path| path.exists())
+        })
         .unwrap();
     fs::write(artifact, "changed").unwrap();
 
@@ -60,8 +62,12 @@ fn prune_keeps_what_kept_images_are_made_of() {
     let pruned = prune(&store, &[&new.key()]).unwrap();
     assert!(pruned.bytes > 0 && !pruned.build_running, "{pruned:?}");
     let count = |kind: &str| pruned.removed.iter().filter(|name| name.starts_with(kind)).count();
-    // The old image with its `beta`, its two upper layers, its configuration and its manifest.
-    assert_eq!((count("images/"), count("programs/"), count("base/"), count("blobs/")), (1, 1, 0, 4));
+    // The old image with its `beta`, its container images, its configuration and its manifest. The layer of programs
+    // is the new one's too, since the stand-in for Go writes the same bytes.
+    assert_eq!(
+        (count("images/"), count("programs/"), count("base/"), count("blobs/")),
+        (1, 1, 0, 3)
+    );
     assert!(!world.image(&old).exists());
     assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
     assert!(find(&store, &world.bundle()).is_some());

@@ -6,37 +6,37 @@ use bivouac_image::Sha256;
 use serde_json::{Value, json};
 
 /// A tar file under way.
-pub struct Tar(tar::Builder<Vec<u8>>);
+pub(crate) struct Tar(tar::Builder<Vec<u8>>);
 
 impl Tar {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tar::Builder::new(Vec::new()))
     }
 
-    pub fn file(self, path: &str, content: &[u8]) -> Self {
+    pub(crate) fn file(self, path: &str, content: &[u8]) -> Self {
         self.entry(path, tar::EntryType::Regular, "", content)
     }
 
-    pub fn folder(self, path: &str) -> Self {
+    pub(crate) fn folder(self, path: &str) -> Self {
         self.entry(path, tar::EntryType::Directory, "", b"")
     }
 
-    pub fn symlink(self, path: &str, target: &str) -> Self {
+    pub(crate) fn symlink(self, path: &str, target: &str) -> Self {
         self.entry(path, tar::EntryType::Symlink, target, b"")
     }
 
-    pub fn link(self, path: &str, target: &str) -> Self {
+    pub(crate) fn link(self, path: &str, target: &str) -> Self {
         self.entry(path, tar::EntryType::Link, target, b"")
     }
 
-    pub fn xattr(mut self, name: &str, value: &[u8]) -> Self {
+    pub(crate) fn xattr(mut self, name: &str, value: &[u8]) -> Self {
         let name = format!("SCHILY.xattr.{name}");
         self.0.append_pax_extensions([(name.as_str(), value)]).unwrap();
         self
     }
 
     /// The name is written as it is, for names that the tar crate refuses to write.
-    pub fn entry(
+    pub(crate) fn entry(
         mut self,
         path: &str,
         kind: tar::EntryType,
@@ -59,18 +59,18 @@ impl Tar {
         self
     }
 
-    pub fn done(self) -> Vec<u8> {
+    pub(crate) fn done(self) -> Vec<u8> {
         self.0.into_inner().unwrap()
     }
 }
 
-pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-pub fn zstd(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn zstd(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 1).unwrap()
 }
 
@@ -86,9 +86,10 @@ fn config(architecture: &str, layers: &[&[u8]]) -> Vec<u8> {
 }
 
 /// As `docker save` wrote it before version 25.
-pub fn docker_archive(tag: &str, layers: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn docker_archive(tag: &str, layers: &[&[u8]]) -> Vec<u8> {
     let config = config(bivouac_image::host_architecture(), layers);
-    let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+    let names: Vec<String> =
+        (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
     let mut tar = Tar::new();
     for (name, layer) in names.iter().zip(layers) {
         tar = tar.file(name, layer);
@@ -98,7 +99,7 @@ pub fn docker_archive(tag: &str, layers: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A layer blob of an OCI image: media type, plain tar, the bytes as they are in the archive.
-pub type Blob<'a> = (&'a str, &'a [u8], Vec<u8>);
+pub(crate) type Blob<'a> = (&'a str, &'a [u8], Vec<u8>);
 
 fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": Sha256::of(bytes), "size": bytes.len()})
@@ -109,7 +110,7 @@ fn blob(tar: Tar, bytes: &[u8]) -> Tar {
 }
 
 /// An OCI archive of one image for each architecture, behind an index of its own where there are several.
-pub fn oci_archive(name: &str, architectures: &[&str], layers: &[Blob<'_>]) -> Vec<u8> {
+pub(crate) fn oci_archive(name: &str, architectures: &[&str], layers: &[Blob<'_>]) -> Vec<u8> {
     const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     let plain: Vec<&[u8]> = layers.iter().map(|(_, plain, _)| *plain).collect();

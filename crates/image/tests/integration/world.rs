@@ -99,31 +99,31 @@ directories = { "/tmp" = "1777" }
 
 /// What a build said.
 #[derive(Debug, Deserialize, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Key and digest, or code and message of the error.
-    pub result: Result<(String, String), (String, String)>,
+    pub(crate) result: Result<(String, String), (String, String)>,
     /// Steps that were made, and those that were reused.
-    pub finished: Vec<String>,
-    pub reused: Vec<String>,
+    pub(crate) finished: Vec<String>,
+    pub(crate) reused: Vec<String>,
 }
 
 impl Outcome {
-    pub fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         self.result.as_ref().unwrap().0.clone()
     }
 
-    pub fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> String {
         self.result.as_ref().unwrap().1.clone()
     }
 }
 
-pub struct World {
+pub(crate) struct World {
     _folder: tempfile::TempDir,
-    pub root: Utf8PathBuf,
+    pub(crate) root: Utf8PathBuf,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
         for (name, text) in [("go", GO), ("mmdebstrap", MMDEBSTRAP)] {
@@ -143,35 +143,35 @@ impl World {
     }
 
     /// Another version of `beta`.
-    pub fn write_lock(&self, version: &str) {
+    pub(crate) fn write_lock(&self, version: &str) {
         fs::write(self.root.join("bundle/bundle.lock"), LOCK.replace("BETA", version)).unwrap();
     }
 
-    pub fn bundle(&self) -> Bundle {
+    pub(crate) fn bundle(&self) -> Bundle {
         Bundle::open(&self.root.join("bundle")).unwrap()
     }
 
-    pub fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(&self.root.join("store")).unwrap()
     }
 
-    pub fn image(&self, outcome: &Outcome) -> Utf8PathBuf {
+    pub(crate) fn image(&self, outcome: &Outcome) -> Utf8PathBuf {
         self.root.join("store/images").join(outcome.key())
     }
 
     /// Calls of the stand-ins so far, sorted.
-    pub fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         let text = fs::read_to_string(self.root.join("bin/calls")).unwrap_or_default();
         let mut calls: Vec<String> = text.lines().map(str::to_owned).collect();
         calls.sort();
         calls
     }
 
-    pub fn build(&self) -> Outcome {
+    pub(crate) fn build(&self) -> Outcome {
         self.finish("one", self.start("one"))
     }
 
-    pub fn start(&self, name: &str) -> Child {
+    pub(crate) fn start(&self, name: &str) -> Child {
         let path = format!("{}:{}", self.root.join("bin"), std::env::var("PATH").unwrap());
         Command::new(std::env::current_exe().unwrap())
             .args(["world::build_in_child", "--exact"])
@@ -182,7 +182,7 @@ impl World {
             .unwrap()
     }
 
-    pub fn finish(&self, name: &str, mut child: Child) -> Outcome {
+    pub(crate) fn finish(&self, name: &str, mut child: Child) -> Outcome {
         assert!(child.wait().unwrap().success());
         serde_json::from_slice(&fs::read(self.root.join(name)).unwrap()).unwrap()
     }

@@ -1,5 +1,6 @@
 //! The types of the cluster file. Their documentation is what editors show (through the JSON schema).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
@@ -113,6 +114,7 @@ pub struct NodeGroup {
     pub name: Option<String>,
     /// How many nodes.
     #[serde(default = "NodeGroup::default_count")]
+    #[schemars(range(max = super::NODES_MAX))]
     pub count: u32,
     /// Zones, dealt out in turn; a node gets the label `topology.kubernetes.io/zone`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -182,16 +184,33 @@ pub struct Resources {
 pub struct Network {
     /// The network between the nodes, such as `10.89.0.0/24`.
     #[serde(default, rename = "nodeCIDR", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
+    #[schemars(with = "Option<Cidr>")]
     pub node_cidr: Option<IpNet>,
     /// The networks of pods; each node gets a /24 of it.
     #[serde(default, rename = "podCIDR", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<Cidr>")]
     pub pod_cidr: Vec<IpNet>,
     /// The networks of Services.
     #[serde(default, rename = "serviceCIDR", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<String>")]
+    #[schemars(with = "Vec<Cidr>")]
     pub service_cidr: Vec<IpNet>,
+}
+
+/// An IP network, for the JSON schema only.
+struct Cidr;
+
+impl JsonSchema for Cidr {
+    fn schema_name() -> Cow<'static, str> {
+        "Cidr".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "An IP network: an address, a slash and the length of the prefix.",
+            "type": "string",
+            "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$",
+            "examples": ["10.244.0.0/16"],
+        })
+    }
 }
 
 /// One node that a cluster file asks for.

@@ -2,12 +2,14 @@
 //! ([`NodeStatus`]). Written by a stack, delivered by a provider, applied by the agent; none of them needs to know the others.
 
 pub mod config;
+pub mod graph;
 pub mod paths;
 pub mod probe;
 pub mod status;
 pub mod unit;
 
 pub use config::{Content, File, FileKind, Mount, NodeConfig, Sysctl};
+pub use graph::check_units;
 pub use probe::{Check, Dns, Expect, HttpRequest, Probe, Tls, Vantage};
 pub use status::{NodePhase, NodeStatus, UnitState, UnitStatus};
 pub use unit::{Condition, Limits, Restart, Run, Service, Signal, Stop, Task};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterName, NodeName};
+use crate::{ClusterName, NodeName, Problem};
 
 /// The state of a node as its agent sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,9 @@ pub struct NodeStatus {
     /// Things that could not be done and are not needed, such as a limit that the kernel did not permit.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Why the phase is `failed`; otherwise empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
 }
 
 /// How far a node is.
@@ -39,7 +42,7 @@ pub enum NodePhase {
     Degraded,
     /// Services are being stopped.
     Stopping,
-    /// The config cannot be applied; the units say why.
+    /// The config cannot be applied; the problems say why.
     Failed,
 }
 

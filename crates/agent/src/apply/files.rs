@@ -1,0 +1,185 @@
+//! Files, folders and links of the config.
+
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+
+use bivouac_spec::node::{File, FileKind};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::{Applied, Error};
+use crate::options::Places;
+
+/// Makes the file what the config says; unchanged ones are not touched.
+pub(super) fn ensure_file(file: &File, places: &Places, applied: &mut Applied) -> Result<(), Error> {
+    let path = places.inside(&file.path);
+    let (what, done) = match &file.kind {
+        FileKind::Regular(content) => ("file", ensure_regular(&path, content.0.as_bytes(), file)),
+        FileKind::Directory => ("folder", ensure_directory(&path, file)),
+        FileKind::Link(target) => ("link", ensure_link(&path, target, file.owner)),
+    };
+    let changed = done.map_err(|source| Error::File { what, path: file.path.clone(), source })?;
+    if changed {
+        applied.changes.push(format!("{what} {}", file.path));
+    }
+    Ok(())
+}
+
+fn ensure_regular(path: &Utf8Path, content: &[u8], file: &File) -> io::Result<bool> {
+    let present = present(path)?.filter(Metadata::is_file);
+    if let Some(metadata) = present
+        && metadata.len() == content.len() as u64
+        && fs::read(path)? == content
+    {
+        return ensure_access(path, &metadata, file);
+    }
+    ensure_parent(path)?;
+    let name = path.file_name().unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.new"));
+    remove(&temporary)?;
+    write_new(&temporary, content, file)?;
+    match fs::rename(&temporary, path) {
+        Ok(()) => Ok(true),
+        // Something is mounted on the path, as container engines do with /etc/hosts: it can only be written in place.
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            fs::remove_file(&temporary)?;
+            fs::write(path, content)?;
+            Ok(true)
+        }
+        Err(error) => {
+            let _ = fs::remove_file(&temporary);
+            Err(error)
+        }
+    }
+}
+
+fn write_new(path: &Utf8Path, content: &[u8], file: &File) -> io::Result<()> {
+    // Nobody else may read it before it has its owner and mode: it may be a key.
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    new.write_all(content)?;
+    let (user, group) = file.owner;
+    let metadata = new.metadata()?;
+    if (metadata.uid(), metadata.gid()) != (user, group) {
+        chown(path, Some(user), Some(group))?;
+    }
+    new.set_permissions(fs::Permissions::from_mode(file.mode))
+}
+
+fn ensure_directory(path: &Utf8Path, file: &File) -> io::Result<bool> {
+    let mut made = false;
+    // A link to a folder is as good as one.
+    if !path.is_dir() {
+        ensure_parent(path)?;
+        fs::create_dir(path)?;
+        made = true;
+    }
+    let metadata = fs::metadata(path)?;
+    Ok(ensure_access(path, &metadata, file)? || made)
+}
+
+fn ensure_link(path: &Utf8Path, target: &Utf8Path, owner: (u32, u32)) -> io::Result<bool> {
+    if fs::read_link(path).is_ok_and(|present| present == target) {
+        return Ok(false);
+    }
+    ensure_parent(path)?;
+    let name = path.file_name().unwrap_or_default();
+    let temporary = path.with_file_name(format!(".{name}.new"));
+    remove(&temporary)?;
+    symlink(target, &temporary)?;
+    lchown(&temporary, Some(owner.0), Some(owner.1))?;
+    fs::rename(&temporary, path).inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })?;
+    Ok(true)
+}
+
+fn ensure_access(path: &Utf8Path, metadata: &Metadata, file: &File) -> io::Result<bool> {
+    let mut changed = false;
+    let (user, group) = file.owner;
+    if (metadata.uid(), metadata.gid()) != (user, group) {
+        chown(path, Some(user), Some(group))?;
+        changed = true;
+    }
+    if metadata.mode() & 0o7777 != file.mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(file.mode))?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+fn ensure_parent(path: &Utf8Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |parent: &Utf8Path| fs::create_dir_all(parent))
+}
+
+fn present(path: &Utf8Path) -> io::Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn remove(path: &Utf8PathBuf) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bivouac_spec::node::Content;
+
+    fn ensure(files: &[File], places: &Places) -> Vec<String> {
+        let mut applied = Applied::default();
+        for file in files {
+            ensure_file(file, places, &mut applied).unwrap();
+        }
+        applied.changes
+    }
+
+    #[test]
+    fn applying_twice_changes_nothing_and_drift_is_mended() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let places = Places { root: root.clone(), ..Places::default() };
+        let owner = (fs::metadata(&root).unwrap().uid(), fs::metadata(&root).unwrap().gid());
+        let with_owner = |file: File| File { owner, ..file };
+        let link = FileKind::Link("/etc/deep/er/key".into());
+        let files = [
+            with_owner(File::secret("/etc/deep/er/key", "secret")),
+            with_owner(File::public("/etc/hosts", "127.0.0.1 localhost\n")),
+            with_owner(File::directory("/var/lib/x", 0o700)),
+            File { path: "/link".into(), mode: 0, owner, kind: link },
+        ];
+        assert_eq!(ensure(&files, &places).len(), 4);
+        assert_eq!(ensure(&files, &places), Vec::<String>::new());
+
+        let key = root.join("etc/deep/er/key");
+        assert_eq!(fs::metadata(&key).unwrap().mode() & 0o7777, 0o600);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(root.join("etc/hosts"), "127.0.0.1 lokalhost\n").unwrap();
+        fs::remove_file(root.join("link")).unwrap();
+        fs::write(root.join("link"), "in the way").unwrap();
+        let mended = ["file /etc/deep/er/key", "file /etc/hosts", "link /link"];
+        assert_eq!(ensure(&files, &places), mended);
+        assert_eq!(ensure(&files, &places), Vec::<String>::new());
+        assert_eq!(fs::read_to_string(&key).unwrap(), "secret");
+        assert_eq!(fs::read_dir(key.parent().unwrap()).unwrap().count(), 1, "no leftovers");
+    }
+
+    #[test]
+    fn a_folder_in_the_way_is_an_error_that_names_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        fs::create_dir_all(root.join("etc/file/inside")).unwrap();
+        let places = Places { root: root.clone(), ..Places::default() };
+        let kind = FileKind::Regular(Content("x".into()));
+        let metadata = fs::metadata(&root).unwrap();
+        let owner = (metadata.uid(), metadata.gid());
+        let file = File { path: "/etc/file".into(), mode: 0o644, owner, kind };
+        let error = ensure_file(&file, &places, &mut Applied::default()).unwrap_err();
+        assert_eq!(error.to_string(), "cannot make file /etc/file");
+        assert_eq!(fs::read_dir(root.join("etc")).unwrap().count(), 1, "no leftovers");
+    }
+}

@@ -1,0 +1,73 @@
+//! Making the node equal to its config: modules, mounts, kernel parameters, files. Every step looks first and changes only what
+//! differs, so that applying twice changes nothing.
+
+mod files;
+mod modules;
+mod mounts;
+mod sysctls;
+
+use std::io;
+
+use bivouac_spec::{NodeConfig, Problem};
+use camino::Utf8PathBuf;
+
+use crate::options::RunOptions;
+
+/// What applying did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applied {
+    /// What was changed, as `file /etc/hosts`.
+    pub(crate) changes: Vec<String>,
+    /// What could not be done and is not needed.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A step that failed and is needed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file, folder or link.
+    #[error("cannot make {what} {path}")]
+    File {
+        /// What it was to be.
+        what: &'static str,
+        path: Utf8PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// A mount.
+    #[error("cannot mount {kind} at {target}")]
+    Mount {
+        kind: String,
+        target: Utf8PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let code = match error {
+            Error::File { .. } => "agent.apply.file",
+            Error::Mount { .. } => "agent.apply.mount",
+        };
+        Self::from_error(code, &error)
+    }
+}
+
+/// Applies all of the config but its units. Stops at the first failure that is needed.
+pub(crate) fn ensure_applied(config: &NodeConfig, options: &RunOptions) -> Result<Applied, Error> {
+    let mut applied = Applied::default();
+    for module in &config.modules {
+        modules::ensure_module(module, &mut applied);
+    }
+    for mount in &config.mounts {
+        mounts::ensure_mount(mount, &options.places, &mut applied)?;
+    }
+    for sysctl in &config.sysctls {
+        sysctls::ensure_sysctl(sysctl, options, &mut applied);
+    }
+    for file in &config.files {
+        files::ensure_file(file, &options.places, &mut applied)?;
+    }
+    Ok(applied)
+}

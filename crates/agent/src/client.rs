@@ -1,0 +1,125 @@
+//! Talking to the agent of this node over its socket.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use bivouac_spec::Problem;
+use camino::Utf8Path;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::clock;
+use crate::protocol::{Reply, Request};
+
+/// How long a follower waits for an agent that is just starting.
+const START: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Writes the status of the node as JSON to `out`: one line, or with `follow` one more whenever it changes.
+///
+/// A follower waits a while for an agent that is just starting, and goes on until the agent ends or nobody reads standard
+/// output any more, which `out` is expected to be.
+///
+/// # Errors
+/// No agent answers, or `out` cannot be written.
+pub fn status(socket: &Utf8Path, follow: bool, out: &mut dyn Write) -> Result<(), Problem> {
+    let patience = if follow { START } else { Duration::ZERO };
+    let stream = connect(socket, patience)?;
+    send(&stream, &Request::Status { follow }, socket)?;
+    copy(stream, out).map_err(|error| {
+        Problem::failed("agent.status.output", "cannot write the status").because(&error)
+    })
+}
+
+/// Starts a service of the node anew.
+///
+/// # Errors
+/// No agent answers, or there is no such service.
+pub fn restart(socket: &Utf8Path, service: &str) -> Result<(), Problem> {
+    ask(socket, &Request::Restart { service: service.to_owned() })
+}
+
+/// Stops the node: everything in order, then the agent itself. Returns when the agent has begun to.
+///
+/// # Errors
+/// No agent answers.
+pub fn stop(socket: &Utf8Path) -> Result<(), Problem> {
+    ask(socket, &Request::Stop {})
+}
+
+fn ask(socket: &Utf8Path, request: &Request) -> Result<(), Problem> {
+    let stream = connect(socket, Duration::ZERO)?;
+    send(&stream, request, socket)?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).map_err(|error| lost(socket, &error))?;
+    match serde_json::from_str(&line) {
+        Ok(Reply::Done(_)) => Ok(()),
+        Ok(Reply::Problem(problem)) => Err(problem),
+        Err(error) => Err(lost(socket, &error)),
+    }
+}
+
+fn connect(socket: &Utf8Path, patience: Duration) -> Result<UnixStream, Problem> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match UnixStream::connect(socket) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Instant::now() >= deadline => {
+                let waited = match patience {
+                    Duration::ZERO => String::new(),
+                    patience => format!(" after {}", clock::render(patience)),
+                };
+                let message = format!("no agent answers at {socket}{waited}");
+                return Err(Problem::failed("agent.absent", message).because(&error));
+            }
+            // A probe with a short interval: the folder of the socket may not exist yet, so there is nothing to watch.
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
+}
+
+fn send(mut stream: &UnixStream, request: &Request, socket: &Utf8Path) -> Result<(), Problem> {
+    let mut line = serde_json::to_vec(request).expect("requests have string keys only");
+    line.push(b'\n');
+    stream.write_all(&line).map_err(|error| lost(socket, &error))
+}
+
+fn lost(socket: &Utf8Path, error: &dyn std::error::Error) -> Problem {
+    Problem::failed("agent.lost", format!("the agent at {socket} gave no answer")).because(error)
+}
+
+/// Copies what comes until the agent ends or the reader of standard output is gone.
+fn copy(mut stream: UnixStream, out: &mut dyn Write) -> io::Result<()> {
+    let stdout = io::stdout();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let (from_agent, to_reader) = (stream.as_fd(), stdout.as_fd());
+        let mut set = [
+            PollFd::from_borrowed_fd(from_agent, PollFlags::IN),
+            PollFd::from_borrowed_fd(to_reader, PollFlags::empty()),
+        ];
+        match poll(&mut set, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        // An error on the writing end of a pipe: nobody holds the reading end.
+        let reader_gone = set[1].revents().intersects(PollFlags::ERR | PollFlags::HUP);
+        if set[0].revents().is_empty() && reader_gone {
+            return Ok(());
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                let written = out.write_all(&buffer[..count]).and_then(|()| out.flush());
+                match written {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    other => other?,
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

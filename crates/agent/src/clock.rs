@@ -1,0 +1,29 @@
+//! Durations as the status shows them.
+
+use std::time::Duration;
+
+/// Whole milliseconds.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `400 ms`, `2 s`, `1.5 s`.
+pub(crate) fn render(duration: Duration) -> String {
+    let milliseconds = milliseconds(duration);
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        _ if milliseconds.is_multiple_of(1000) => format!("{} s", milliseconds / 1000),
+        _ => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let rendered = [0, 400, 2000, 1600].map(|ms| render(Duration::from_millis(ms)));
+        assert_eq!(rendered, ["0 ms", "400 ms", "2 s", "1.6 s"]);
+    }
+}

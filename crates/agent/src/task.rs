@@ -1,0 +1,64 @@
+//! One try of a task. A task of several requests remembers how far it got, so that a try goes on where the last one ended.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bivouac_spec::node::unit::Request;
+use bivouac_spec::node::{Run, paths};
+use camino::Utf8Path;
+
+use crate::images::{self, Selection};
+use crate::logs::Log;
+use crate::machine::Answer;
+use crate::probe::{Tools, judge};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A task and how far it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) run: Run,
+    pub(crate) done: Arc<AtomicUsize>,
+    pub(crate) log: Option<Arc<Log>>,
+}
+
+impl Work {
+    /// Tries once; `note` is told what it is at.
+    pub(crate) fn attempt(&self, tools: &Tools, note: &dyn Fn(String)) -> Answer {
+        match &self.run {
+            Run::Command(argv) => {
+                let done = tools.processes.finish(argv, None, self.log.as_deref());
+                done.map_or_else(Answer::not_yet, |()| Answer::Yes)
+            }
+            Run::Requests(requests) => self.send(requests, tools, note),
+            Run::Images { directory, containerd } => register(directory, containerd),
+        }
+    }
+
+    fn send(&self, requests: &[Request], tools: &Tools, note: &dyn Fn(String)) -> Answer {
+        let first = self.done.load(Ordering::Relaxed);
+        for (index, request) in requests.iter().enumerate().skip(first) {
+            let place = || format!("{} ({} of {})", request.name, index + 1, requests.len());
+            if index > first {
+                note(place());
+            }
+            let reply = tools.clients.send(&request.request, REQUEST_TIMEOUT);
+            if let Err(seen) = reply.and_then(|reply| judge(&reply, &request.expect)) {
+                let detail = format!("{}: {seen}", place());
+                return Answer::NotYet { detail, advanced: index > first };
+            }
+            self.done.store(index + 1, Ordering::Relaxed);
+        }
+        Answer::Yes
+    }
+}
+
+fn register(directory: &Utf8Path, containerd: &Utf8Path) -> Answer {
+    // What came with the node image must never be collected; what a person loaded may be.
+    let pinned = directory == paths::IMAGES;
+    match images::register(&Selection { directory, containerd, names: None, pinned }) {
+        Ok(_) => Answer::Yes,
+        Err(error) => Answer::not_yet(images::sentence(&error)),
+    }
+}

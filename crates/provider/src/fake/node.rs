@@ -1,0 +1,114 @@
+//! A node in memory.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use async_trait::async_trait;
+use bivouac_spec::name::nearest;
+use bivouac_spec::{ClusterName, NodeName, Problem};
+use camino::Utf8Path;
+use tokio::io::AsyncReadExt as _;
+
+use super::{Fake, FakeState, World, program};
+use crate::{ExecRequest, LogRequest, Node, Process, Reader};
+
+/// A handle on a node in memory.
+#[derive(Debug)]
+pub(super) struct FakeNode {
+    pub(super) fake: Fake,
+    pub(super) cluster: ClusterName,
+    pub(super) name: NodeName,
+    pub(super) address: IpAddr,
+}
+
+impl FakeNode {
+    fn call<T>(
+        &self,
+        verb: &str,
+        effect: impl FnOnce(&mut FakeState) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        self.fake.call(format!("{verb} {}/{}", self.cluster, self.name), |world| {
+            effect(self.state(world)?)
+        })
+    }
+
+    fn state<'a>(&self, world: &'a mut World) -> Result<&'a mut FakeState, Problem> {
+        world.node(&self.cluster, &self.name).ok_or_else(|| {
+            let message = format!("cluster {} has no node {}", self.cluster, self.name);
+            Problem::usage("provider.fake.no_node", message)
+        })
+    }
+
+    /// The state, if the node runs.
+    fn running<'a>(&self, state: &'a mut FakeState) -> Result<&'a mut FakeState, Problem> {
+        if state.pid.is_some() {
+            return Ok(state);
+        }
+        let message = format!("node {} of cluster {} does not run", self.name, self.cluster);
+        Err(Problem::failed("provider.fake.not_running", message))
+    }
+}
+
+#[async_trait]
+impl Node for FakeNode {
+    fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    async fn exec(&self, request: &ExecRequest) -> Result<Process, Problem> {
+        let state = self.call("exec", |state| self.running(state).cloned())?;
+        program::start(&state.request.config, request)
+    }
+
+    async fn put(&self, path: &Utf8Path, mode: u32, mut content: Reader) -> Result<(), Problem> {
+        let mut bytes = Vec::new();
+        let read = content.read_to_end(&mut bytes).await;
+        read.map_err(|error| {
+            let message = format!("what {path} is to hold cannot be read");
+            Problem::failed("provider.fake.put", message).because(&error)
+        })?;
+        self.call("put", |state| {
+            self.running(state)?.files.insert(path.to_owned(), (mode, bytes));
+            Ok(())
+        })
+    }
+
+    async fn get(&self, path: &Utf8Path) -> Result<Reader, Problem> {
+        let bytes = self.call("get", |state| {
+            let file = self.running(state)?.files.get(path);
+            file.map(|(_, bytes)| bytes.clone()).ok_or_else(|| {
+                let message = format!("{path} of node {} cannot be read", self.name);
+                Problem::failed("provider.fake.get", message)
+            })
+        })?;
+        Ok(Box::new(io::Cursor::new(bytes)))
+    }
+
+    async fn logs(&self, request: &LogRequest) -> Result<Reader, Problem> {
+        let log = self.call("logs", |state| {
+            let wanted = request.service.as_deref().unwrap_or("agent");
+            if wanted == "agent" {
+                return Ok(state.log.clone());
+            }
+            let message = format!("node {} has no log of `{wanted}`", self.name);
+            let near = nearest(wanted, ["agent"]).unwrap_or("agent");
+            Err(Problem::usage("provider.fake.no_log", message).help(format!("ask for `{near}`")))
+        })?;
+        let lines: Vec<&str> = log.split_inclusive('\n').collect();
+        let first = request.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
+        let bytes = io::Cursor::new(lines[first..].concat().into_bytes());
+        // A log that is followed goes on for ever, here without anything more.
+        Ok(if request.follow { Box::new(bytes.chain(program::silence())) } else { Box::new(bytes) })
+    }
+
+    async fn forward(&self, port: u16) -> Result<SocketAddr, Problem> {
+        self.call("forward", |state| {
+            self.running(state)?;
+            Ok(SocketAddr::new(self.address, port))
+        })
+    }
+}

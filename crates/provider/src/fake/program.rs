@@ -1,0 +1,145 @@
+//! The programs of a node in memory: `true`, `false`, `cat`, `echo WORDS`, `sleep SECONDS`, `sh -c` with `exit N`, `kill -TERM $$`,
+//! `echo TEXT >&2` or `echo $NAME`, and the agent's `status`.
+
+use std::time::Duration;
+
+use bivouac_spec::node::{NodePhase, paths};
+use bivouac_spec::{NodeConfig, NodeStatus, Problem};
+use futures::FutureExt as _;
+use tokio::io::{AsyncWriteExt as _, DuplexStream, copy, duplex, empty};
+
+use crate::{ExecRequest, Process, Reader, Stdio};
+
+/// How much a pipe holds, in bytes.
+const PIPE: usize = 64 * 1024;
+
+/// Ends the program when nobody holds it any more.
+struct Guard(tokio::task::AbortHandle);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The ends of the pipes that the program holds.
+struct Streams {
+    input: Reader,
+    output: DuplexStream,
+    errors: DuplexStream,
+}
+
+/// What a program does.
+enum Program {
+    Exit(i32),
+    Copy,
+    Say(String),
+    Complain(String),
+    Sleep(Duration),
+    Status(Box<NodeConfig>),
+}
+
+/// Starts a program.
+pub(super) fn start(config: &NodeConfig, request: &ExecRequest) -> Result<Process, Problem> {
+    let program = find(config, request)?;
+    let (stdin, input) = duplex(PIPE);
+    let (output, stdout) = duplex(PIPE);
+    let (errors, stderr) = duplex(PIPE);
+    let piped = request.stdio == Stdio::Piped;
+    let input: Reader = if piped { Box::new(input) } else { Box::new(empty()) };
+    let task = tokio::spawn(run(program, Streams { input, output, errors }));
+    let guard = Guard(task.abort_handle());
+    let exit = async move {
+        let _guard = guard;
+        // Aborted only by the guard, which this holds.
+        Ok(task.await.unwrap_or(137))
+    };
+    let inherited = request.stdio == Stdio::Inherited;
+    Ok(Process {
+        stdin: piped.then(|| Box::new(stdin) as _),
+        stdout: (!inherited).then(|| Box::new(stdout) as _),
+        stderr: (!inherited).then(|| Box::new(stderr) as _),
+        exit: exit.boxed(),
+    })
+}
+
+/// A stream on which nothing ever comes.
+pub(super) fn silence() -> impl tokio::io::AsyncRead + Send + Unpin {
+    struct Silence;
+    impl tokio::io::AsyncRead for Silence {
+        fn poll_read(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            _: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            std::task::Poll::Pending
+        }
+    }
+    Silence
+}
+
+fn find(config: &NodeConfig, request: &ExecRequest) -> Result<Program, Problem> {
+    let words: Vec<&str> = request.command.iter().map(String::as_str).collect();
+    let program = match words[..] {
+        ["true"] => Program::Exit(0),
+        ["false"] => Program::Exit(1),
+        ["cat"] => Program::Copy,
+        ["echo", ref words @ ..] => Program::Say(words.join(" ")),
+        ["sleep", seconds] => Program::Sleep(Duration::from_secs(seconds.parse().unwrap_or(0))),
+        ["sh", "-c", script] => shell(script, request),
+        [paths::AGENT, "agent", "status", ..] => Program::Status(Box::new(config.clone())),
+        _ => {
+            let message = format!("`{}` cannot be run in node {}", words.join(" "), config.node);
+            return Err(Problem::failed("provider.fake.exec", message));
+        }
+    };
+    Ok(program)
+}
+
+fn shell(script: &str, request: &ExecRequest) -> Program {
+    let words: Vec<&str> = script.split_whitespace().collect();
+    match words[..] {
+        ["exit", code] => Program::Exit(code.parse().unwrap_or(2)),
+        ["kill", "-TERM", "$$"] => Program::Exit(128 + 15),
+        ["echo", text, ">&2"] => Program::Complain(text.to_owned()),
+        ["echo", name] => {
+            let value = request.environment.get(name.trim_start_matches('$'));
+            Program::Say(value.cloned().unwrap_or_default())
+        }
+        _ => Program::Exit(127),
+    }
+}
+
+async fn run(program: Program, mut streams: Streams) -> i32 {
+    let done = match program {
+        Program::Exit(code) => return code,
+        Program::Copy => copy(&mut streams.input, &mut streams.output).await.map(drop),
+        Program::Say(text) => streams.output.write_all(format!("{text}\n").as_bytes()).await,
+        Program::Complain(text) => streams.errors.write_all(format!("{text}\n").as_bytes()).await,
+        Program::Sleep(time) => {
+            tokio::time::sleep(time).await;
+            Ok(())
+        }
+        Program::Status(config) => say_status(&config, &mut streams.output).await,
+    };
+    i32::from(done.is_err())
+}
+
+/// First that it is starting, then that it is usable; then nothing more, for as long as anybody listens.
+async fn say_status(config: &NodeConfig, output: &mut DuplexStream) -> std::io::Result<()> {
+    for (uptime, phase) in [(1, NodePhase::Starting), (2, NodePhase::Usable)] {
+        let status = NodeStatus {
+            cluster: config.cluster.clone(),
+            node: config.node.clone(),
+            config: config.digest(),
+            phase,
+            uptime,
+            units: Vec::new(),
+            warnings: Vec::new(),
+            problems: Vec::new(),
+        };
+        let line = serde_json::to_string(&status)?;
+        output.write_all(format!("{line}\n").as_bytes()).await?;
+    }
+    std::future::pending().await
+}

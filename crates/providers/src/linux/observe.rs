@@ -1,0 +1,145 @@
+//! What exists, asked of the kernel and of the folders: processes, links, tables and control groups carry their owners' names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bivouac_spec::facts::ObservedState;
+use bivouac_spec::{ClusterName, NodeName, ObservedCluster, ObservedNode, Problem};
+use bivouac_sys::cgroup::Hierarchy;
+use bivouac_sys::netlink::Route;
+use bivouac_sys::nft;
+use ipnet::IpNet;
+
+use super::folder::StateFolder;
+use super::names::{self, Owner};
+use super::problem::OrProblem as _;
+use super::record::{NodeRecord, find_process};
+
+/// What the kernel has of one cluster.
+#[derive(Debug, Default)]
+struct Traces {
+    network: Option<IpNet>,
+    /// Interface and address.
+    links: BTreeMap<NodeName, (String, IpAddr)>,
+    groups: BTreeSet<NodeName>,
+    /// Things of the cluster itself.
+    shared: Vec<String>,
+}
+
+/// Every cluster.
+pub(super) fn clusters(state: &StateFolder) -> Result<Vec<ObservedCluster>, Problem> {
+    let mut found = traces()?;
+    for cluster in state.clusters()? {
+        found.entry(cluster).or_default();
+    }
+    found.into_iter().map(|(cluster, traces)| one(state, cluster, traces)).collect()
+}
+
+/// Nodes of a cluster of which the kernel has something.
+pub(super) fn nodes_in_kernel(cluster: &ClusterName) -> Result<BTreeSet<NodeName>, Problem> {
+    let traces = traces()?.remove(cluster).unwrap_or_default();
+    Ok(traces.links.into_keys().chain(traces.groups).collect())
+}
+
+/// Whether any cluster has a network.
+pub(super) fn has_bridges() -> Result<bool, Problem> {
+    Ok(traces()?.values().any(|traces| traces.network.is_some()))
+}
+
+fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<ObservedCluster, Problem> {
+    let folders: BTreeSet<NodeName> = state.cluster(&name).nodes()?.into_iter().collect();
+    let mut nodes = BTreeMap::new();
+    let mut remains = Vec::new();
+    let everywhere: BTreeSet<&NodeName> =
+        folders.iter().chain(traces.links.keys()).chain(&traces.groups).collect();
+    for node in everywhere {
+        let folder = state.node(&name, node);
+        let record = NodeRecord::read(&folder);
+        let process = find_process(&folder, &name, node)?;
+        let link = traces.links.get(node);
+        if !folders.contains(node) && process.is_none() {
+            remains.extend(link.map(|(link, _)| format!("interface {link} of node {node}")));
+            let group = traces.groups.contains(node);
+            remains.extend(group.then(|| format!("control group of node {node}")));
+            continue;
+        }
+        let state = match (&record, &process) {
+            (Some(_), Some(_)) => ObservedState::Running,
+            (Some(_), None) => ObservedState::Stopped,
+            (None, _) => ObservedState::Broken,
+        };
+        let address = record.as_ref().map(|record| record.address);
+        let observed = ObservedNode {
+            state,
+            address: address.or(link.map(|(_, address)| *address)),
+            pid: process.map(|process| process.pid),
+            config: record.as_ref().map(|record| record.config.clone()),
+            image: record.map(|record| record.image),
+        };
+        nodes.insert(node.clone(), observed);
+    }
+    if nodes.is_empty() {
+        remains.extend(traces.shared);
+        let folder = state.cluster(&name).0;
+        remains.extend(folder.exists().then(|| format!("folder {folder}")));
+    }
+    Ok(ObservedCluster { name, network: traces.network, nodes, remains })
+}
+
+/// What the kernel has of each cluster.
+fn traces() -> Result<BTreeMap<ClusterName, Traces>, Problem> {
+    let mut found: BTreeMap<ClusterName, Traces> = BTreeMap::new();
+    links(&mut found).or_problem("netlink", "the host's links cannot be listed")?;
+    groups(&mut found).or_problem("cgroup", "control groups cannot be listed")?;
+    let tables = match nft::list_tables() {
+        // Without the command there is no table of ours; without root it cannot be said, and all else still can.
+        Err(_) => Vec::new(),
+        Ok(tables) => tables,
+    };
+    for table in tables {
+        if let Some(cluster) = names::cluster_of_table(&table.family, &table.name) {
+            let text = format!("nftables table {} {}", table.family, table.name);
+            found.entry(cluster).or_default().shared.push(text);
+        }
+    }
+    Ok(found)
+}
+
+fn links(found: &mut BTreeMap<ClusterName, Traces>) -> bivouac_sys::Result<()> {
+    let route = Route::open()?;
+    let addresses = route.addresses()?;
+    for link in route.links()? {
+        match link.alias.as_deref().and_then(Owner::parse) {
+            Some(Owner::Cluster(cluster)) => {
+                let traces = found.entry(cluster).or_default();
+                let own = addresses.iter().filter(|address| address.link == link.index);
+                let own =
+                    own.map(|address| address.address).filter(|address| !is_link_local(address));
+                traces.network = own.min().map(|address| address.trunc());
+                traces.shared.push(format!("interface {}", link.name));
+            }
+            Some(Owner::Node(cluster, node, address)) => {
+                found.entry(cluster).or_default().links.insert(node, (link.name, address));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// The kernel gives every interface such an IPv6 address.
+fn is_link_local(address: &IpNet) -> bool {
+    matches!(address.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+fn groups(found: &mut BTreeMap<ClusterName, Traces>) -> bivouac_sys::Result<()> {
+    let Some(top) = Hierarchy::detect()?.find(names::CGROUP)? else { return Ok(()) };
+    for name in top.list_children()? {
+        let Ok(cluster) = name.parse::<ClusterName>() else { continue };
+        let traces = found.entry(cluster).or_default();
+        traces.shared.push(format!("control group {}/{name}", names::CGROUP));
+        let nodes = top.below(&name).list_children()?;
+        traces.groups.extend(nodes.iter().filter_map(|node| node.parse::<NodeName>().ok()));
+    }
+    Ok(())
+}

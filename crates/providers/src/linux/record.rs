@@ -1,0 +1,164 @@
+//! What a node was made from, and its first process. Both are looked at, never trusted: a process counts only while its start
+//! time and the boot agree, and whatever is missing here is found in the kernel.
+
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use bivouac_spec::{ClusterName, NodeName, Problem};
+use bivouac_sys::cgroup::Hierarchy;
+use bivouac_sys::process::ProcessId;
+use camino::Utf8Path;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::folder::NodeFolder;
+use super::names;
+use super::problem::OrProblem as _;
+
+/// What a node was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct NodeRecord {
+    /// The format of this file.
+    pub(super) format: u32,
+    /// Random, made once: the node's machine id.
+    pub(super) machine_id: String,
+    /// Its address.
+    pub(super) address: IpAddr,
+    /// The networks of its pods.
+    pub(super) pod_networks: Vec<IpNet>,
+    /// The digest of its config.
+    pub(super) config: String,
+    /// The key of its image.
+    pub(super) image: String,
+    /// The digest of its image.
+    pub(super) image_digest: String,
+    /// Its control group, below that of whoever made it.
+    pub(super) cgroup: String,
+}
+
+impl NodeRecord {
+    /// The format that this version writes and reads.
+    pub(super) const FORMAT: u32 = 1;
+
+    /// Reads it; `None` if there is none that this version understands.
+    pub(super) fn read(folder: &NodeFolder) -> Option<Self> {
+        let text = std::fs::read(folder.record()).ok()?;
+        serde_json::from_slice(&text).ok().filter(|record: &Self| record.format == Self::FORMAT)
+    }
+
+    /// Writes it.
+    pub(super) fn write(&self, folder: &NodeFolder) -> Result<(), Problem> {
+        let text = serde_json::to_vec_pretty(self)
+            .or_problem("record", format_args!("{} cannot be written", folder.record()))?;
+        write_secret(&folder.record(), &text)
+    }
+}
+
+/// A fresh machine id: 32 hexadecimal digits, as machine-id(5) wants it.
+pub(super) fn new_machine_id() -> Result<String, Problem> {
+    let path = "/proc/sys/kernel/random/uuid";
+    let text =
+        fs_err::read_to_string(path).or_problem("machine_id", "no machine id can be made")?;
+    Ok(text.trim().replace('-', ""))
+}
+
+/// Writes a file that only root may read, whole or not at all.
+pub(super) fn write_secret(path: &Utf8Path, content: &[u8]) -> Result<(), Problem> {
+    let write = || -> io::Result<()> {
+        let new = path.with_extension(format!("new-{}", std::process::id()));
+        let mut options = fs_err::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        fs_err::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&new)?;
+        file.write_all(content)?;
+        fs_err::rename(&new, path)
+    };
+    write().or_problem("write", format_args!("{path} cannot be written"))
+}
+
+/// The first process of a node, if it runs: as the folder says, or else found by looking.
+pub(super) fn find_process(
+    folder: &NodeFolder,
+    cluster: &ClusterName,
+    node: &NodeName,
+) -> Result<Option<ProcessId>, Problem> {
+    let noted = std::fs::read_to_string(folder.process()).ok();
+    let noted = noted.and_then(|text| text.trim().parse::<ProcessId>().ok());
+    if let Some(process) = noted.filter(|process| process.is_alive().unwrap_or(false)) {
+        return Ok(Some(process));
+    }
+    let search = || -> bivouac_sys::Result<Option<ProcessId>> {
+        let Some(group) = Hierarchy::detect()?.find(names::node_cgroup(cluster, node))? else {
+            return Ok(None);
+        };
+        let mut pids = group.processes()?.into_iter();
+        Ok(pids.find_map(|pid| is_first_process(pid).then(|| ProcessId::of(pid).ok())?))
+    };
+    search().or_problem(
+        "find_process",
+        format_args!("the processes of node {node} of cluster {cluster} cannot be listed"),
+    )
+}
+
+/// Whether it is number 1 of a pid namespace directly below ours. Those of pods are further below.
+fn is_first_process(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let numbers: Vec<&str> = line.split_whitespace().collect();
+    matches!(numbers[..], [_, "1"])
+}
+
+/// Reads a file without following a link in its place.
+pub(super) fn open_no_follow(path: &Utf8Path) -> io::Result<std::fs::File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_record_reads_back_and_a_damaged_one_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = NodeFolder(dir.path().to_owned().try_into().unwrap());
+        assert_eq!(NodeRecord::read(&folder), None);
+        let record = NodeRecord {
+            format: NodeRecord::FORMAT,
+            machine_id: new_machine_id().unwrap(),
+            address: "10.89.0.2".parse().unwrap(),
+            pod_networks: vec!["10.244.0.0/24".parse().unwrap()],
+            config: "sha256:1".into(),
+            image: "key".into(),
+            image_digest: "sha256:2".into(),
+            cgroup: "bivouac/a/b".into(),
+        };
+        assert_eq!(record.machine_id.len(), 32);
+        record.write(&folder).unwrap();
+        assert_eq!(NodeRecord::read(&folder), Some(record.clone()));
+        let mode = std::fs::metadata(folder.record()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        NodeRecord { format: 99, ..record }.write(&folder).unwrap();
+        assert_eq!(NodeRecord::read(&folder), None);
+        std::fs::write(folder.record(), "{").unwrap();
+        assert_eq!(NodeRecord::read(&folder), None);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path: camino::Utf8PathBuf = dir.path().join("link").try_into().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(open_no_follow(&path).is_err());
+    }
+
+    #[test]
+    fn a_process_of_no_pid_namespace_is_no_first_one() {
+        assert!(!is_first_process(std::process::id()));
+        assert!(!is_first_process(u32::MAX));
+    }
+}

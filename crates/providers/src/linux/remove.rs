@@ -1,0 +1,271 @@
+//! Stopping and removing. What is not there is success; what fails does not keep the rest from being removed.
+//!
+//! Order of a node: processes, then link and routes, control group, folder. Its mounts go with its processes.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bivouac_spec::{ClusterName, NodeName, Problem};
+use bivouac_sys::cgroup::{Cgroup, Hierarchy};
+use bivouac_sys::filesystem::FileLock;
+use bivouac_sys::mount::mounts_below;
+use bivouac_sys::netlink::Route;
+use bivouac_sys::nft;
+use bivouac_sys::process::{Signal, Wait};
+use camino::Utf8Path;
+
+use super::folder::{self, NodeFolder, StateFolder};
+use super::names::{self, Owner};
+use super::problem::{OrProblem as _, failed, join};
+use super::record::{NodeRecord, find_process};
+use super::{forwarding, observe};
+
+/// How long the kernel may take to end processes that were killed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks the node's first process to end, and kills it after `grace`.
+pub(super) fn stop(
+    state: &StateFolder,
+    cluster: &ClusterName,
+    node: &NodeName,
+    grace: Duration,
+) -> Result<(), Problem> {
+    let folder = state.node(cluster, node);
+    let message = format!("node {node} of cluster {cluster} cannot be stopped");
+    if let Some(process) = find_process(&folder, cluster, node)? {
+        let handle = process.open().or_problem("stop", &message)?;
+        if let Some(handle) = handle {
+            handle.send_signal(Signal::TERM).or_problem("stop", &message)?;
+            if handle.wait(Some(grace)).or_problem("stop", &message)? == Wait::TimedOut {
+                handle.send_signal(Signal::KILL).or_problem("stop", &message)?;
+            }
+        }
+    }
+    // With number 1 all of its pid namespace end; this waits for them, and for commands that were run in the node.
+    if let Some(cgroup) = find_cgroup(&names::node_cgroup(cluster, node))? {
+        cgroup.kill_all(PATIENCE).or_problem("stop", &message)?;
+    }
+    let route = Route::open().or_problem("netlink", "the host's network cannot be asked")?;
+    remove_link(&route, &folder, cluster, node)
+}
+
+/// Removes a node.
+pub(super) fn node(
+    state: &StateFolder,
+    cluster: &ClusterName,
+    node: &NodeName,
+) -> Result<(), Problem> {
+    let folder = state.node(cluster, node);
+    // Only where there is a folder to lock: an absent node must not get one.
+    let lock = folder.lock().parent().is_some_and(Utf8Path::exists).then(|| {
+        FileLock::acquire(folder.lock(), "remove", PATIENCE)
+            .or_problem("lock", format_args!("node {node} is locked by another command"))
+    });
+    let lock = lock.transpose()?;
+    let processes = kill(&folder, cluster, node);
+    let network = Route::open()
+        .or_problem("netlink", "the host's network cannot be asked")
+        .and_then(|route| remove_link(&route, &folder, cluster, node));
+    let cgroup = find_cgroup(&names::node_cgroup(cluster, node)).and_then(|cgroup| {
+        let removed = cgroup.map_or(Ok(()), |cgroup| cgroup.remove(PATIENCE));
+        removed.or_problem(
+            "cgroup",
+            format_args!("the control group of node {node} of cluster {cluster} cannot be removed"),
+        )
+    });
+    let files = discard(state, &folder.0);
+    let lock_file = lock.map_or(Ok(()), |_lock| remove_file(&folder.lock()));
+    join(
+        [processes, network, cgroup, files, lock_file]
+            .into_iter()
+            .filter_map(Result::err)
+            .collect(),
+    )
+}
+
+fn kill(folder: &NodeFolder, cluster: &ClusterName, node: &NodeName) -> Result<(), Problem> {
+    let message = format!("the processes of node {node} of cluster {cluster} cannot be ended");
+    if let Some(process) = find_process(folder, cluster, node)?
+        && let Some(handle) = process.open().or_problem("kill", &message)?
+    {
+        handle.send_signal(Signal::KILL).or_problem("kill", &message)?;
+        if handle.wait(Some(PATIENCE)).or_problem("kill", &message)? == Wait::TimedOut {
+            return Err(failed("kill", &message));
+        }
+    }
+    match find_cgroup(&names::node_cgroup(cluster, node))? {
+        Some(cgroup) => cgroup.kill_all(PATIENCE).or_problem("kill", &message),
+        None => Ok(()),
+    }
+}
+
+/// The host's end of the link, and the host's routes to the node's pods.
+fn remove_link(
+    route: &Route,
+    folder: &NodeFolder,
+    cluster: &ClusterName,
+    node: &NodeName,
+) -> Result<(), Problem> {
+    let message = format!("the link of node {node} of cluster {cluster} cannot be removed");
+    let name = names::host_link(cluster, node);
+    let link = route.link(&name).or_problem("link", &message)?;
+    let owner = link.and_then(|link| Owner::parse(&link.alias?));
+    let address = match owner {
+        Some(Owner::Node(_, _, address)) => Some(address),
+        _ => NodeRecord::read(folder).map(|record| record.address),
+    };
+    let bridge = names::bridge(cluster);
+    let routes = route.routes().or_problem("link", &message)?;
+    let through = |gateway| gateway == address && address.is_some();
+    let own = routes.into_iter().filter(|one| {
+        one.protocol == names::ROUTE_PROTOCOL
+            && one.interface.as_deref() == Some(&bridge)
+            && through(one.gateway)
+    });
+    let removed =
+        own.map(|one| route.destroy_route(&one)).collect::<bivouac_sys::Result<Vec<()>>>();
+    let destroyed = route.destroy_link(&name);
+    removed.map(drop).and(destroyed).or_problem("link", &message)
+}
+
+/// What a cluster has beside its nodes, after these are gone.
+pub(super) fn cluster_rest(state: &StateFolder, cluster: &ClusterName) -> Result<(), Problem> {
+    let folder = state.cluster(cluster);
+    let mut problems = Vec::new();
+    let mut note = |result: Result<(), Problem>| problems.extend(result.err());
+    note(remove_rules(cluster));
+    note(remove_bridge(cluster));
+    note(remove_cgroups(cluster));
+    note(discard(state, &folder.0));
+    note(remove_shared(state));
+    join(problems)
+}
+
+fn remove_rules(cluster: &ClusterName) -> Result<(), Problem> {
+    let message = format!("the nftables table of cluster {cluster} cannot be removed");
+    let table = names::table(cluster);
+    let tables = match nft::list_tables() {
+        // Without the command no table of ours was ever made.
+        Err(error) if error.is_absent() => return Ok(()),
+        other => other.or_problem("rules", &message)?,
+    };
+    let there = tables.iter().any(|one| one.family == names::TABLE_FAMILY && one.name == table);
+    if !there {
+        return Ok(());
+    }
+    nft::destroy_table(names::TABLE_FAMILY, &table).or_problem("rules", &message)
+}
+
+/// The bridge, and every route through it with it.
+fn remove_bridge(cluster: &ClusterName) -> Result<(), Problem> {
+    let bridge = names::bridge(cluster);
+    let message = format!("the bridge {bridge} of cluster {cluster} cannot be removed");
+    let route = Route::open().or_problem("bridge", &message)?;
+    let link = route.link(&bridge).or_problem("bridge", &message)?;
+    let own = Owner::Cluster(cluster.clone()).alias();
+    match link {
+        Some(link) if link.alias.as_deref() == Some(&own) => {
+            route.destroy_link(&bridge).or_problem("bridge", &message)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_cgroups(cluster: &ClusterName) -> Result<(), Problem> {
+    let message = format!("the control group of cluster {cluster} cannot be removed");
+    if let Some(group) = find_cgroup(&format!("{}/{cluster}", names::CGROUP))? {
+        group.kill_all(PATIENCE).or_problem("cgroup", &message)?;
+        group.remove(PATIENCE).or_problem("cgroup", &message)?;
+    }
+    let Some(top) = find_cgroup(names::CGROUP)? else { return Ok(()) };
+    for folder in top.folders() {
+        // Only an empty one goes: it may hold another cluster's, or just get one.
+        let _ = std::fs::remove_dir(folder);
+    }
+    Ok(())
+}
+
+/// What clusters share, when the last one goes.
+fn remove_shared(state: &StateFolder) -> Result<(), Problem> {
+    if !state.0.exists() {
+        return Ok(());
+    }
+    let lock = forwarding::lock(state, "remove what clusters share")?;
+    if !state.clusters()?.is_empty() || observe::has_bridges()? {
+        return Ok(());
+    }
+    forwarding::restore(state)?;
+    let trash = state.trash();
+    remove_tree(&trash).or_problem("trash", format_args!("{trash} cannot be removed"))?;
+    let removed = remove_file(&state.lock());
+    drop(lock);
+    // The folder itself goes if nothing else is in it.
+    let _ = std::fs::remove_dir(&state.0);
+    removed
+}
+
+fn find_cgroup(name: &str) -> Result<Option<Cgroup>, Problem> {
+    Hierarchy::detect()
+        .and_then(|hierarchy| hierarchy.find(name))
+        .or_problem("cgroup", format_args!("the control group {name} cannot be looked for"))
+}
+
+/// Moves a folder away at once and then deletes it, so that a command that is killed meanwhile leaves no half of it behind under
+/// its name.
+fn discard(state: &StateFolder, path: &Utf8Path) -> Result<(), Problem> {
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let message = format!("{path} cannot be removed");
+    let mounted = mounts_below(path).or_problem("folder", &message)?;
+    if let Some(mount) = mounted.first() {
+        // Deleting would go on in there, and that may be anything.
+        let target = mount.target.display();
+        return Err(failed(
+            "mounted",
+            format_args!("{path} is not removed: {target} is mounted in it"),
+        )
+        .help(format!("unmount it with `umount {target}`")));
+    }
+    let trash = state.trash();
+    folder::ensure(&trash)?;
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let target = trash.join(format!(
+        "{}-{number}-{}",
+        std::process::id(),
+        path.file_name().unwrap_or_default()
+    ));
+    match std::fs::rename(path, &target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.or_problem("folder", &message)?,
+    }
+    remove_tree(&target).or_problem("folder", &message)
+}
+
+/// Deletes a folder, without following links. Absent is success.
+fn remove_tree(path: &Utf8Path) -> io::Result<()> {
+    match fs_err::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_file(path: &Utf8Path) -> Result<(), Problem> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.or_problem("folder", format_args!("{path} cannot be removed")),
+    }
+}
+
+/// Every node of a cluster of which anything is left anywhere.
+pub(super) fn nodes_of(
+    state: &StateFolder,
+    cluster: &ClusterName,
+) -> Result<BTreeSet<NodeName>, Problem> {
+    let mut nodes: BTreeSet<NodeName> = state.cluster(cluster).nodes()?.into_iter().collect();
+    nodes.extend(observe::nodes_in_kernel(cluster)?);
+    Ok(nodes)
+}

@@ -1,0 +1,147 @@
+//! A ground to test on: a folder of its own, a minimal image, and a look at the whole machine before and after.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use bivouac_provider::{ImagePaths, NetworkRequest, NodeRequest};
+use bivouac_providers::linux::{LinuxProvider, LinuxRequest, open};
+use bivouac_spec::cluster::Resources;
+use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::node::config::FORMAT;
+use bivouac_spec::quantity::{Bytes, Cpus};
+use bivouac_spec::{Addresses, ClusterName, NodeConfig, NodeName};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::tool;
+
+/// One test's folder and cluster.
+pub(crate) struct Ground {
+    pub(crate) state: Utf8PathBuf,
+    pub(crate) cluster: ClusterName,
+    pub(crate) provider: LinuxProvider,
+    octet: u8,
+    image: Utf8PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Ground {
+    /// A fresh one; `octet` keeps the networks of tests that run at the same time apart.
+    pub(crate) fn new(octet: u8) -> Self {
+        let dir = tempfile::Builder::new().prefix("bivouac-test").tempdir().unwrap();
+        let base = Utf8Path::from_path(dir.path()).unwrap().to_owned();
+        let (state, image) = (base.join("state"), base.join("image"));
+        make_image(&image);
+        let cluster = format!("test-{}-{octet}", std::process::id()).parse().unwrap();
+        let provider = open(LinuxRequest { state: state.clone() });
+        Self { state, cluster, provider, octet, image, _dir: dir }
+    }
+
+    /// Uses the folder of another ground, as all clusters of a machine do.
+    pub(crate) fn share_state(&mut self, other: &Self) {
+        self.state.clone_from(&other.state);
+        self.provider = open(LinuxRequest { state: self.state.clone() });
+    }
+
+    pub(crate) fn node(&self, index: u8) -> NodeName {
+        format!("node-{index}").parse().unwrap()
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
+        let node = |index: u8| {
+            let address = format!("10.203.{}.{}", self.octet, index + 2).parse().unwrap();
+            let pods = format!("10.{}.{index}.0/24", 204 + self.octet % 40).parse().unwrap();
+            (self.node(index), NodeAddresses { address, pod_networks: vec![pods] })
+        };
+        Addresses {
+            node_network: format!("10.203.{}.0/24", self.octet).parse().unwrap(),
+            gateway: format!("10.203.{}.1", self.octet).parse().unwrap(),
+            pod_networks: vec![format!("10.{}.0.0/16", 204 + self.octet % 40).parse().unwrap()],
+            service_networks: vec!["10.96.0.0/16".parse().unwrap()],
+            nodes: (0..2).map(node).collect(),
+        }
+    }
+
+    pub(crate) fn network(&self) -> NetworkRequest {
+        NetworkRequest { cluster: self.cluster.clone(), addresses: self.addresses() }
+    }
+
+    pub(crate) fn request(&self, index: u8) -> NodeRequest {
+        let node = self.node(index);
+        let config = NodeConfig {
+            format: FORMAT,
+            cluster: self.cluster.clone(),
+            node: node.clone(),
+            modules: Vec::new(),
+            sysctls: Vec::new(),
+            mounts: Vec::new(),
+            files: Vec::new(),
+            services: Vec::new(),
+            tasks: Vec::new(),
+            conditions: Vec::new(),
+        };
+        NodeRequest {
+            cluster: self.cluster.clone(),
+            node,
+            addresses: self.addresses(),
+            resources: Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)) },
+            image: ImagePaths {
+                key: "test".to_owned(),
+                digest: "sha256:test".to_owned(),
+                layout: self.image.join("layout"),
+                rootfs: self.image.join("rootfs"),
+                shared_images: self.image.join("shared"),
+            },
+            agent: Utf8PathBuf::from_path_buf(std::env::current_exe().unwrap()).unwrap(),
+            config,
+        }
+    }
+}
+
+/// Folders as Debian has them, and this test as every program.
+fn make_image(image: &Utf8Path) {
+    let rootfs = image.join("rootfs");
+    for folder in ["usr/bin", "usr/lib", "usr/local/bin", "etc", "var/lib", "root"] {
+        std::fs::create_dir_all(rootfs.join(folder)).unwrap();
+    }
+    for folder in ["bin", "lib"] {
+        std::os::unix::fs::symlink(format!("usr/{folder}"), rootfs.join(folder)).unwrap();
+    }
+    std::fs::copy(std::env::current_exe().unwrap(), rootfs.join("usr/bin/tool")).unwrap();
+    for name in tool::NAMES {
+        std::os::unix::fs::symlink("tool", rootfs.join("usr/bin").join(name)).unwrap();
+    }
+    std::fs::create_dir_all(image.join("shared")).unwrap();
+}
+
+/// Everything on the machine that could be left behind by the cluster of this name.
+pub(crate) fn traces(ground: &Ground) -> BTreeSet<String> {
+    let name = ground.cluster.as_str();
+    let mut traces = BTreeSet::new();
+    let mut note = |what: &str, text: &str, needle: &str| {
+        let lines = text.lines().filter(|line| line.contains(needle));
+        traces.extend(lines.map(|line| format!("{what}: {}", line.trim())));
+    };
+    let run = |command: &str| {
+        let output = Command::new("sh").args(["-c", command]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    note("link", &run("ip -details link").replace("\n    ", " "), name);
+    note("address", &run("ip address"), &format!("10.203.{}.", ground.octet));
+    note("route", &run("ip route"), &format!("10.203.{}.", ground.octet));
+    note("table", &run("nft list tables"), name);
+    note("cgroup", &run("find /sys/fs/cgroup -type d"), name);
+    note("process", &run("ps -eo pid,args"), &format!("--label {name}"));
+    note("mount", &std::fs::read_to_string("/proc/self/mountinfo").unwrap(), ground.state.as_str());
+    if ground.state.exists() {
+        note("file", &run(&format!("find {}", ground.state)), "");
+    }
+    traces
+}
+
+/// What must be the same on the machine before and after.
+pub(crate) fn machine() -> String {
+    let command = "ip -brief link | cut -d' ' -f1; ip route; nft list ruleset; find /sys/fs/cgroup -type d -name 'bivouac*'; \
+                   grep -c . /proc/self/mountinfo; grep . /proc/sys/net/ipv4/conf/*/forwarding; ls /tmp | grep bivouac-survey";
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}

@@ -1,0 +1,98 @@
+//! This test's own binary as the programs of a node: the image of the test holds nothing else. Static, so it runs on an empty
+//! root.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+use std::process::{self, ExitCode};
+use std::time::Duration;
+
+use bivouac_spec::node::NodePhase;
+use bivouac_spec::node::paths;
+use bivouac_spec::{NodeConfig, NodeStatus};
+use bivouac_sys::process::{PidFd, Signal, SignalFd, reap, wait_readable};
+
+/// The programs.
+pub(crate) const NAMES: [&str; 6] = ["sh", "cat", "echo", "sleep", "true", "false"];
+
+/// Runs the program that this was called as, if it is one.
+pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
+    let arguments: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let (program, rest) = arguments.split_first()?;
+    let code = match (Path::new(program).file_name()?.to_str()?, rest) {
+        ("bivouac", ["agent", "run", ..]) => run_agent(),
+        ("bivouac", ["agent", "status", "--follow"]) => status(),
+        ("true", _) => 0,
+        ("false", _) => 1,
+        ("cat", []) => io::copy(&mut io::stdin(), &mut io::stdout()).map_or(1, |_| 0),
+        ("echo", words) => writeln!(io::stdout(), "{}", words.join(" ")).map_or(1, |()| 0),
+        ("sleep", [seconds]) => sleep(seconds.parse().unwrap()),
+        ("sh", ["-c", script]) => shell(script),
+        _ => return None,
+    };
+    Some(ExitCode::from(code))
+}
+
+fn sleep(seconds: u64) -> u8 {
+    std::thread::sleep(Duration::from_secs(seconds));
+    0
+}
+
+/// `exit N`, `kill -N $$`, `echo TEXT >&2`, `echo $NAME`: enough for tests.
+fn shell(script: &str) -> u8 {
+    let words: Vec<&str> = script.split_whitespace().collect();
+    match words[..] {
+        ["exit", code] => code.parse().unwrap(),
+        ["kill", "-TERM", "$$"] => {
+            let own = PidFd::open(process::id()).unwrap();
+            own.send_signal(Signal::TERM).unwrap();
+            own.wait(None).unwrap();
+            unreachable!()
+        }
+        ["echo", text, ">&2"] => writeln!(io::stderr(), "{text}").map_or(1, |()| 0),
+        ["echo", variable] => {
+            let value = std::env::var(variable.trim_start_matches('$')).unwrap_or_default();
+            writeln!(io::stdout(), "{value}").map_or(1, |()| 0)
+        }
+        _ => 127,
+    }
+}
+
+/// An agent that only lives: it reaps, and ends when asked to.
+fn run_agent() -> u8 {
+    let signals = SignalFd::open(&[Signal::TERM, Signal::CHILD]).unwrap();
+    let log = format!("{}/agent.log", paths::LOGS);
+    let mut log = OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let config: NodeConfig =
+        serde_json::from_slice(&std::fs::read(paths::CONFIG).unwrap()).unwrap();
+    writeln!(log, "started as {} in {}", process::id(), config.node).unwrap();
+    loop {
+        wait_readable(&[signals.as_fd()], None).unwrap();
+        while let Some(signal) = signals.read().unwrap() {
+            if signal == Signal::TERM {
+                writeln!(log, "stopped").unwrap();
+                return 0;
+            }
+            reap().unwrap();
+        }
+    }
+}
+
+fn status() -> u8 {
+    let config: NodeConfig =
+        serde_json::from_slice(&std::fs::read(paths::CONFIG).unwrap()).unwrap();
+    let status = NodeStatus {
+        cluster: config.cluster.clone(),
+        node: config.node.clone(),
+        config: config.digest(),
+        phase: NodePhase::Usable,
+        uptime: 1,
+        units: Vec::new(),
+        warnings: Vec::new(),
+        problems: Vec::new(),
+    };
+    writeln!(io::stdout(), "{}", serde_json::to_string(&status).unwrap()).unwrap();
+    sleep(3600)
+}

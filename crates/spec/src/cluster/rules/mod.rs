@@ -1,0 +1,85 @@
+//! What types cannot express: rules between values, and the syntax that Kubernetes asks for.
+
+mod labels;
+mod network;
+mod nodes;
+
+pub use nodes::NODES_MAX;
+
+use super::path::{Locations, field, within};
+use super::{Cluster, Kubernetes, Stack};
+use crate::problem::Problem;
+
+/// A broken rule.
+#[derive(Debug)]
+pub(super) struct Finding {
+    path: String,
+    /// What the rule looked at.
+    scope: String,
+    problem: Problem,
+}
+
+impl Finding {
+    fn new(path: &str, code: &str, message: impl Into<String>) -> Self {
+        let problem = Problem::usage(code, message);
+        Self { path: path.to_owned(), scope: path.to_owned(), problem }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.problem = self.problem.help(help);
+        self
+    }
+
+    /// The rule looked at everything below this path.
+    fn scope(mut self, scope: &str) -> Self {
+        scope.clone_into(&mut self.scope);
+        self
+    }
+
+    /// Whether the rule looked at the value at `path`.
+    pub(super) fn concerns(&self, path: &str) -> bool {
+        within(path, &self.scope) || within(&self.scope, path)
+    }
+
+    pub(super) fn into_problem(self, locations: &Locations) -> Problem {
+        let mut problem = self.problem;
+        problem.message = format!("`{}`: {}", self.path, problem.message);
+        match locations.of(&self.path) {
+            Some(location) => problem.at(location),
+            None => problem,
+        }
+    }
+}
+
+/// Every broken rule.
+pub(super) fn findings(cluster: &Cluster) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Stack::Kubernetes(kubernetes) = &cluster.spec.stack;
+    check_kubernetes(kubernetes, &mut findings);
+    nodes::check(&cluster.spec.nodes, &mut findings);
+    labels::check(&cluster.spec.nodes, &mut findings);
+    let count = nodes::total(&cluster.spec.nodes);
+    network::check(&cluster.spec.network, count, &mut findings);
+    findings
+}
+
+fn check_kubernetes(kubernetes: &Kubernetes, findings: &mut Vec<Finding>) {
+    let supported = Kubernetes::VERSION;
+    let (path, version) = ("spec.stack.kubernetes", &kubernetes.version);
+    if version != supported {
+        let path = field(path, "version");
+        let message = format!("Kubernetes `{version}` is not supported, only {supported} is");
+        let help = if format!("v{version}") == supported {
+            format!("Write `{supported}`, with the leading `v`.")
+        } else {
+            format!("Write `version: {supported}`, or remove the field.")
+        };
+        findings.push(Finding::new(&path, "spec.unsupported_version", message).help(help));
+    }
+    if let Err(reason) = labels::check_subdomain(&kubernetes.domain) {
+        let path = field(path, "domain");
+        let message = format!("`{}` is no DNS domain: {reason}", kubernetes.domain);
+        let help = "Write lower-case DNS labels with dots between them: `cluster.local`.";
+        findings.push(Finding::new(&path, "spec.invalid_domain", message).help(help));
+    }
+}

@@ -1,0 +1,110 @@
+//! How many nodes, what they are called and what they may use.
+
+use std::collections::BTreeMap;
+
+use super::Finding;
+use crate::NodeName;
+use crate::cluster::path::{field, item};
+use crate::cluster::{NodeGroup, Role};
+use crate::quantity::{Bytes, Cpus};
+
+/// The most nodes of a cluster: what a /24 between them holds, with room for the ground itself.
+pub const NODES_MAX: u64 = 250;
+
+const NODES: &str = "spec.nodes";
+
+/// The least that a node can be limited to. Chosen, not measured: it refuses slips such as `cpus: 2m`.
+const CPUS_MIN: Cpus = Cpus(100);
+
+/// The number of nodes that the groups ask for.
+pub(super) fn total(groups: &[NodeGroup]) -> u64 {
+    groups.iter().map(|group| u64::from(group.count)).sum()
+}
+
+pub(super) fn check(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
+    check_counts(groups, findings);
+    check_names(groups, findings);
+    for (index, group) in groups.iter().enumerate() {
+        check_resources(group, &field(&item(NODES, index), "resources"), findings);
+    }
+}
+
+fn check_counts(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
+    let is_control_plane = |group: &&NodeGroup| group.role == Role::ControlPlane;
+    let control_planes: u64 =
+        groups.iter().filter(is_control_plane).map(|group| u64::from(group.count)).sum();
+    if control_planes == 0 {
+        let message = "the cluster has no control plane";
+        let finding = Finding::new(NODES, "spec.no_control_plane", message);
+        findings.push(finding.help("Add `- {role: control-plane}` to `spec.nodes`."));
+    } else if control_planes.is_multiple_of(2) {
+        let last = groups.iter().rposition(|g| g.role == Role::ControlPlane && g.count > 0);
+        let path = field(&item(NODES, last.unwrap_or_default()), "count");
+        let message = format!(
+            "{control_planes} control planes bear no more failures than {}",
+            control_planes - 1
+        );
+        let finding = Finding::new(&path, "spec.even_control_planes", message).scope(NODES);
+        let (fewer, more) = (control_planes - 1, control_planes + 1);
+        findings
+            .push(finding.help(format!("Use an odd number of control planes: {fewer} or {more}.")));
+    }
+    let total = total(groups);
+    if total > NODES_MAX {
+        let message = format!("the cluster has {total} nodes, at most {NODES_MAX} are supported");
+        let finding = Finding::new(NODES, "spec.too_many_nodes", message);
+        findings.push(finding.help("Lower the `count` of a group of nodes."));
+    }
+}
+
+fn check_names(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
+    // Groups of one name go on counting, so the longest name of a group has the last number of all groups of its name.
+    let mut counted: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut first_of: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, group) in groups.iter().enumerate() {
+        let prefix = group.prefix();
+        let path = field(&item(NODES, index), "name");
+        let count = counted.entry(prefix).or_default();
+        *count = count.saturating_add(group.count);
+        if let Err(error) = NodeName::indexed(prefix, count.saturating_sub(1)) {
+            let message = format!("the nodes of the group cannot be named: {error}");
+            let help = "Choose a short `name` of lower-case letters, digits and `-`.";
+            findings.push(Finding::new(&path, "spec.invalid_node_name", message).help(help));
+        }
+        let first = *first_of.entry(prefix).or_insert(index);
+        let (one, other) = (groups[first].role, group.role);
+        if one != other {
+            let (one, other) = (one.name(), other.name());
+            let message = format!(
+                "`{}` is a group of {one} nodes and `{}` of {other} nodes, but both are called `{prefix}`",
+                item(NODES, first),
+                item(NODES, index),
+            );
+            let finding = Finding::new(&path, "spec.duplicate_node_name", message).scope(NODES);
+            findings.push(finding.help("Give one of the two groups another `name`."));
+        }
+    }
+}
+
+fn check_resources(group: &NodeGroup, path: &str, findings: &mut Vec<Finding>) {
+    let role = group.role.name();
+    if let Some(cpus) = group.resources.cpus.filter(|cpus| *cpus < CPUS_MIN) {
+        let message = format!("{cpus} CPUs are too few for a node, it needs at least {CPUS_MIN}");
+        let finding = Finding::new(&field(path, "cpus"), "spec.too_few_cpus", message);
+        findings.push(finding.help(format!("Write `cpus: {CPUS_MIN}` or more.")));
+    }
+    let least = match group.role {
+        Role::ControlPlane => Bytes(512 << 20),
+        Role::Worker => Bytes(256 << 20),
+    };
+    if let Some(memory) = group.resources.memory.filter(|memory| *memory < least) {
+        let message = format!(
+            "{memory} of memory are too little for a {role} node, it needs at least {least}"
+        );
+        // A role that was refused stands here as another one.
+        let group = path.trim_end_matches(".resources");
+        let finding =
+            Finding::new(&field(path, "memory"), "spec.too_little_memory", message).scope(group);
+        findings.push(finding.help(format!("Write `memory: {least}` or more.")));
+    }
+}

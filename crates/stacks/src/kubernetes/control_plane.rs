@@ -1,0 +1,185 @@
+//! etcd, the API server, the controller manager and the scheduler, with the flags that kubeadm 1.36 gives them
+//! (`cmd/kubeadm/app/phases/controlplane`), and what differs said where it differs.
+
+use std::net::SocketAddr;
+
+use bivouac_spec::node::{File, Probe, Service};
+use serde_json::json;
+
+use super::command::{Command, after};
+use super::layout::{API_PORT, Layout, Member};
+use super::places::{self, PKI, pair};
+use super::probes::{http, local, loopback, open_to_administrators};
+use super::tuning;
+
+pub(super) const ETCD: &str = "etcd";
+pub(super) const API_SERVER: &str = "kube-apiserver";
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+const SCHEDULER: &str = "kube-scheduler";
+/// A task on every node: the API server that the node talks to answers everybody.
+pub(super) const API: &str = "api";
+
+const SCHEDULER_CONFIG: &str = "/etc/kubernetes/scheduler.yaml";
+
+/// Files of a control plane that hold no keys.
+pub(super) fn files(layout: &Layout<'_>) -> Vec<File> {
+    let scheduler = json!({
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {
+            "kubeconfig": places::kubeconfig("scheduler"),
+            "qps": tuning::CLIENT_QPS,
+            "burst": tuning::CLIENT_QPS,
+        },
+        "leaderElection": {"leaderElect": layout.elects()},
+    });
+    // etcd refuses a data folder that others may read.
+    vec![
+        File::directory(places::ETCD_DATA, 0o700),
+        File::public(SCHEDULER_CONFIG, format!("{scheduler:#}\n")),
+    ]
+}
+
+/// The services of a control plane.
+pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
+    vec![
+        etcd(layout, member),
+        api_server(layout, member),
+        controller_manager(layout),
+        scheduler(layout),
+    ]
+}
+
+fn etcd(layout: &Layout<'_>, member: &Member) -> Service {
+    let at = |member: &Member, port| format!("https://{}", SocketAddr::new(member.address, port));
+    let (client, peer) = (at(member, 2379), at(member, 2380));
+    let cluster: Vec<String> = layout
+        .control_planes()
+        .map(|member| format!("{}={}", member.name(), at(member, 2380)))
+        .collect();
+    let (certificate, key) = pair("etcd/server");
+    let (peer_certificate, peer_key) = pair("etcd/peer");
+    let authority = format!("{PKI}/etcd/ca.crt");
+    let command = Command::new(ETCD)
+        .flag("name", member.name())
+        .flag("data-dir", places::ETCD_DATA)
+        .flag("listen-client-urls", format!("https://{},{client}", loopback(2379)))
+        .flag("advertise-client-urls", client)
+        .flag("listen-peer-urls", &peer)
+        .flag("initial-advertise-peer-urls", peer)
+        .flag("initial-cluster", cluster.join(","))
+        .flag("initial-cluster-state", "new")
+        .flag("initial-cluster-token", layout.cluster)
+        .flag("cert-file", certificate)
+        .flag("key-file", key)
+        .flag("client-cert-auth", true)
+        .flag("trusted-ca-file", &authority)
+        .flag("peer-cert-file", peer_certificate)
+        .flag("peer-key-file", peer_key)
+        .flag("peer-client-cert-auth", true)
+        .flag("peer-trusted-ca-file", authority)
+        .flag("listen-metrics-urls", format!("http://{}", loopback(2381)))
+        .flag("snapshot-count", tuning::ETCD_SNAPSHOT_COUNT)
+        // The API server's watch cache relies on it.
+        .flag("watch-progress-notify-interval", "5s")
+        .flag("log-level", "warn");
+    let mut service = command.service(layout, ETCD, local(2381, "/readyz"));
+    service.oom_score = Some(-997);
+    service
+}
+
+fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
+    let pki = |name: &str| format!("{PKI}/{name}");
+    let (certificate, key) = pair("apiserver");
+    let (etcd_certificate, etcd_key) = pair("apiserver-etcd-client");
+    let (kubelet_certificate, kubelet_key) = pair("apiserver-kubelet-client");
+    let (proxy_certificate, proxy_key) = pair("front-proxy-client");
+    let command = Command::new(API_SERVER)
+        .flag("advertise-address", member.address)
+        .flag("secure-port", API_PORT)
+        .flag("allow-privileged", true)
+        .flag("authorization-mode", "Node,RBAC")
+        .flag("enable-admission-plugins", "NodeRestriction")
+        .flag("enable-bootstrap-token-auth", true)
+        .flag("client-ca-file", places::AUTHORITY)
+        .flag("tls-cert-file", certificate)
+        .flag("tls-private-key-file", key)
+        .flag("etcd-servers", format!("https://{}", loopback(2379)))
+        .flag("etcd-cafile", pki("etcd/ca.crt"))
+        .flag("etcd-certfile", etcd_certificate)
+        .flag("etcd-keyfile", etcd_key)
+        .flag("kubelet-client-certificate", kubelet_certificate)
+        .flag("kubelet-client-key", kubelet_key)
+        // kubeadm leaves it out, because kubelets there sign their own certificates.
+        .flag("kubelet-certificate-authority", places::AUTHORITY)
+        .flag("kubelet-preferred-address-types", "InternalIP,ExternalIP,Hostname")
+        .flag("requestheader-client-ca-file", pki("front-proxy-ca.crt"))
+        .flag("requestheader-allowed-names", "front-proxy-client")
+        .flag("requestheader-username-headers", "X-Remote-User")
+        .flag("requestheader-group-headers", "X-Remote-Group")
+        .flag("requestheader-extra-headers-prefix", "X-Remote-Extra-")
+        .flag("proxy-client-cert-file", proxy_certificate)
+        .flag("proxy-client-key-file", proxy_key)
+        .flag(
+            "service-account-issuer",
+            format!("https://{}", layout.service_name("kubernetes.default")),
+        )
+        .flag("service-account-key-file", pki("sa.pub"))
+        .flag("service-account-signing-key-file", pki("sa.key"))
+        .flag("service-cluster-ip-range", layout.service_networks())
+        .flag("shutdown-delay-duration", "0s");
+    let mut service = command.service(layout, API_SERVER, open_to_administrators(member));
+    service.after = if tuning::API_WAITS_FOR_ETCD { after([ETCD]) } else { Vec::new() };
+    service.oom_score = Some(-997);
+    service
+}
+
+fn controller_manager(layout: &Layout<'_>) -> Service {
+    let kubeconfig = places::kubeconfig("controller-manager");
+    let (authority, authority_key) = pair("ca");
+    let command = local_server(CONTROLLER_MANAGER)
+        .flag("kubeconfig", &kubeconfig)
+        .flag("authentication-kubeconfig", &kubeconfig)
+        .flag("authorization-kubeconfig", &kubeconfig)
+        .flag("client-ca-file", places::AUTHORITY)
+        .flag("requestheader-client-ca-file", format!("{PKI}/front-proxy-ca.crt"))
+        .flag("root-ca-file", places::AUTHORITY)
+        .flag("service-account-private-key-file", format!("{PKI}/sa.key"))
+        .flag("cluster-signing-cert-file", authority)
+        .flag("cluster-signing-key-file", authority_key)
+        .flag("use-service-account-credentials", true)
+        .flag("controllers", "*,bootstrapsigner,tokencleaner")
+        .flag("cluster-name", layout.cluster)
+        // Node objects come with the pod networks that bivouac assigned.
+        .flag("allocate-node-cidrs", false)
+        .flag("leader-elect", layout.elects())
+        .flag("kube-api-qps", tuning::CLIENT_QPS)
+        .flag("kube-api-burst", tuning::CLIENT_QPS);
+    let mut service = command.service(layout, CONTROLLER_MANAGER, healthy(10257, "/healthz"));
+    service.after = after([API]);
+    service
+}
+
+fn scheduler(layout: &Layout<'_>) -> Service {
+    let kubeconfig = places::kubeconfig("scheduler");
+    let command = local_server(SCHEDULER)
+        .flag("config", SCHEDULER_CONFIG)
+        .flag("authentication-kubeconfig", &kubeconfig)
+        .flag("authorization-kubeconfig", &kubeconfig);
+    let mut service = command.service(layout, SCHEDULER, healthy(10259, "/livez"));
+    service.after = after([API]);
+    service
+}
+
+/// A program that serves its health on the loopback only, with a certificate that can be verified.
+fn local_server(program: &str) -> Command {
+    let (certificate, key) = pair(program);
+    Command::new(program)
+        .flag("bind-address", loopback(0).ip())
+        .flag("tls-cert-file", certificate)
+        .flag("tls-private-key-file", key)
+}
+
+fn healthy(port: u16, path: &str) -> Probe {
+    http(format!("https://{}{path}", loopback(port)), Some(super::probes::anonymous()))
+}

@@ -1,0 +1,162 @@
+//! The cluster's DNS, as kubeadm 1.36 sets it up (`cmd/kubeadm/app/phases/addons/dns`), with one replica.
+
+use serde_json::{Value, json};
+
+use super::super::layout::Layout;
+use super::super::tuning;
+use super::super::versions::COREDNS;
+
+const NAMESPACE: &str = "kube-system";
+
+pub(super) fn objects(layout: &Layout<'_>) -> Vec<Value> {
+    let account = json!({"kind": "ServiceAccount", "name": "coredns", "namespace": NAMESPACE});
+    let look = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    vec![
+        json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": "coredns", "namespace": NAMESPACE},
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "system:coredns"},
+            "rules": [
+                look("", &["endpoints", "services", "pods", "namespaces"]),
+                look("discovery.k8s.io", &["endpointslices"]),
+            ],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "system:coredns"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns"},
+            "subjects": [account],
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "coredns", "namespace": NAMESPACE},
+            "data": {"Corefile": corefile(&layout.settings.domain)},
+        }),
+        deployment(),
+        service(layout),
+    ]
+}
+
+/// Only plugins that the bundle's CoreDNS has.
+fn corefile(domain: &str) -> String {
+    format!(
+        ".:53 {{
+    errors
+    health {{
+       lameduck 5s
+    }}
+    ready
+    kubernetes {domain} in-addr.arpa ip6.arpa {{
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }}
+    prometheus :9153
+    forward . /etc/resolv.conf {{
+       max_concurrent 1000
+    }}
+    cache 30 {{
+       disable success {domain}
+       disable denial {domain}
+    }}
+    loop
+    reload
+    loadbalance
+}}
+"
+    )
+}
+
+fn service(layout: &Layout<'_>) -> Value {
+    let port = |name: &str, number: u16, protocol: &str| json!({"name": name, "port": number, "protocol": protocol, "targetPort": number});
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kube-dns", "namespace": NAMESPACE,
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+            "annotations": {"prometheus.io/port": "9153", "prometheus.io/scrape": "true"},
+        },
+        "spec": {
+            "clusterIP": layout.dns,
+            "ports": [port("dns", 53, "UDP"), port("dns-tcp", 53, "TCP"), port("metrics", 9153, "TCP")],
+            "selector": {"k8s-app": "kube-dns"},
+            // There is one replica: who asks it before it is ready gets no worse answer than from nobody, and kube-proxy's
+            // rules are in place by the time it is.
+            "publishNotReadyAddresses": true,
+        },
+    })
+}
+
+fn deployment() -> Value {
+    let port = |name: &str, number: u16, protocol: &str| json!({"name": name, "containerPort": number, "protocol": protocol});
+    let mut tolerations = vec![
+        json!({"key": "CriticalAddonsOnly", "operator": "Exists"}),
+        json!({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}),
+    ];
+    if tuning::DNS_BEFORE_READY {
+        tolerations.push(json!({
+            "key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule",
+        }));
+    }
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "coredns", "namespace": NAMESPACE, "labels": {"k8s-app": "kube-dns"}},
+        "spec": {
+            "replicas": 1,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+            "selector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            "template": {
+                "metadata": {"labels": {"k8s-app": "kube-dns"}},
+                "spec": {
+                    "priorityClassName": "system-cluster-critical",
+                    "serviceAccountName": "coredns",
+                    "tolerations": tolerations,
+                    "nodeSelector": {"kubernetes.io/os": "linux"},
+                    "dnsPolicy": "Default",
+                    "containers": [{
+                        "name": "coredns",
+                        "image": COREDNS,
+                        "imagePullPolicy": "IfNotPresent",
+                        "args": ["-conf", "/etc/coredns/Corefile"],
+                        "resources": {
+                            "limits": {"memory": "170Mi"},
+                            "requests": {"cpu": "100m", "memory": "70Mi"},
+                        },
+                        "volumeMounts": [{"name": "config-volume", "mountPath": "/etc/coredns", "readOnly": true}],
+                        "ports": [
+                            port("dns", 53, "UDP"),
+                            port("dns-tcp", 53, "TCP"),
+                            port("metrics", 9153, "TCP"),
+                            port("liveness-probe", 8080, "TCP"),
+                            port("readiness-probe", 8181, "TCP"),
+                        ],
+                        "livenessProbe": {
+                            "httpGet": {"path": "/health", "port": "liveness-probe", "scheme": "HTTP"},
+                            "initialDelaySeconds": 60, "timeoutSeconds": 5, "failureThreshold": 5,
+                        },
+                        "readinessProbe": {
+                            "httpGet": {"path": "/ready", "port": "readiness-probe", "scheme": "HTTP"},
+                            "periodSeconds": 1,
+                        },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": false,
+                            "capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["ALL"]},
+                            "readOnlyRootFilesystem": true,
+                        },
+                    }],
+                    "volumes": [{
+                        "name": "config-volume",
+                        "configMap": {"name": "coredns", "items": [{"key": "Corefile", "path": "Corefile"}]},
+                    }],
+                },
+            },
+        },
+    })
+}

@@ -1,0 +1,50 @@
+//! Node objects. They are there before any kubelet asks for its own, because kubelets may neither give themselves role labels nor
+//! pod networks.
+
+use bivouac_spec::node::unit::Request;
+use serde_json::{Map, Value, json};
+
+use super::super::layout::{Layout, Member};
+use super::{apply, create};
+
+/// What identifies the node to those who made it.
+pub(in super::super) fn provider_id(layout: &Layout<'_>, member: &Member) -> String {
+    format!("bivouac://{}/{}", layout.cluster, member.name())
+}
+
+/// First what is there only at the beginning, for every node; then what holds always. Taints belong to the first: they are one
+/// list, in which a person and the node controller have their own, and applying it would take those away.
+pub(super) fn requests(layout: &Layout<'_>) -> Vec<Request> {
+    let api = layout.first().api;
+    let made = layout.members.iter().map(|member| create(api, &initial(layout, member)));
+    let held = layout.members.iter().map(|member| apply(api, &lasting(layout, member)));
+    made.chain(held).collect()
+}
+
+fn initial(layout: &Layout<'_>, member: &Member) -> Value {
+    let mut node = lasting(layout, member);
+    if !member.taints.is_empty() {
+        node["spec"]["taints"] = json!(member.taints);
+    }
+    // kube-proxy looks for the address once, and then only each second; the kubelet reports it later, and the same.
+    node["status"] = json!({"addresses": [
+        {"type": "InternalIP", "address": member.address},
+        {"type": "Hostname", "address": member.name()},
+    ]});
+    node
+}
+
+fn lasting(layout: &Layout<'_>, member: &Member) -> Value {
+    let labels: Map<String, Value> =
+        member.labels().into_iter().map(|(key, value)| (key, Value::from(value))).collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": member.name(), "labels": labels},
+        "spec": {
+            "podCIDR": member.pod_networks.first(),
+            "podCIDRs": member.pod_networks,
+            "providerID": provider_id(layout, member),
+        },
+    })
+}

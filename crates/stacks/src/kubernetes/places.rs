@@ -1,0 +1,51 @@
+//! Places inside a node, laid out as kubeadm does.
+
+/// Certificates and keys.
+pub(super) const PKI: &str = "/etc/kubernetes/pki";
+/// The certificate of the cluster's authority.
+pub(super) const AUTHORITY: &str = "/etc/kubernetes/pki/ca.crt";
+/// Kubeconfigs.
+pub(super) const KUBERNETES: &str = "/etc/kubernetes";
+/// Pods that the kubelet runs of its own.
+pub(super) const STATIC_PODS: &str = "/etc/kubernetes/manifests";
+/// The administrator whom authorization never refuses, as files for the agent's requests.
+pub(super) const SUPER_ADMIN: (&str, &str) =
+    ("/etc/kubernetes/pki/super-admin.crt", "/etc/kubernetes/pki/super-admin.key");
+/// The kubelet as a client of the API, as files for the agent's requests.
+pub(super) const KUBELET_CLIENT: (&str, &str) =
+    ("/var/lib/kubelet/pki/kubelet-client.crt", "/var/lib/kubelet/pki/kubelet-client.key");
+/// The kubelet as a server.
+pub(super) const KUBELET_SERVING: (&str, &str) =
+    ("/var/lib/kubelet/pki/kubelet.crt", "/var/lib/kubelet/pki/kubelet.key");
+/// The kubelet's configuration.
+pub(super) const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+/// kube-proxy's configuration.
+pub(super) const PROXY_CONFIG: &str = "/var/lib/kube-proxy/config.conf";
+/// etcd's data.
+pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
+/// containerd's configuration.
+pub(super) const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
+/// How registries are reached, one folder each.
+pub(super) const REGISTRIES: &str = "/etc/containerd/certs.d";
+/// containerd's socket.
+pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// Networks of pods.
+pub(super) const CNI_CONFIG: &str = "/etc/cni/net.d";
+/// The network that the probing pod network is joined to: the first plugin of [`CNI_CONFIG`].
+pub(super) const PROBE_NETWORK: &str = "/etc/bivouac/probe-network.json";
+/// A folder with the one network namespace that questions are asked from as a pod would ask them.
+pub(super) const PROBE_NAMESPACES: &str = "/run/bivouac/netns";
+/// Address translation for pods that talk to the outside.
+pub(super) const NAT_RULES: &str = "/etc/bivouac/nat.nft";
+/// Where volumes of the default storage class lie: a folder that is on a real file system and outlives restarts of the node.
+pub(super) const VOLUMES: &str = "/var/lib/bivouac/volumes";
+
+/// The kubeconfig of this name.
+pub(super) fn kubeconfig(name: &str) -> String {
+    format!("{KUBERNETES}/{name}.conf")
+}
+
+/// Certificate and key of this name below [`PKI`].
+pub(super) fn pair(name: &str) -> (String, String) {
+    (format!("{PKI}/{name}.crt"), format!("{PKI}/{name}.key"))
+}

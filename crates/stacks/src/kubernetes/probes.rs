@@ -1,0 +1,86 @@
+//! The questions that order the units of a node and say when it is usable.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bivouac_spec::node::probe::Identity;
+use bivouac_spec::node::{Check, Dns, Expect, HttpRequest, Probe, Tls, Vantage};
+
+use super::layout::{Layout, Member};
+use super::{places, tuning};
+
+/// An address of the node's own loopback.
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Trusts the cluster's authority and says nothing of who asks.
+pub(super) fn anonymous() -> Tls {
+    Tls { authority: places::AUTHORITY.into(), identity: None }
+}
+
+/// Asks as the administrator whom authorization never refuses.
+pub(super) fn super_admin() -> Tls {
+    identified(places::SUPER_ADMIN)
+}
+
+/// Asks as the node's kubelet.
+pub(super) fn kubelet() -> Tls {
+    identified(places::KUBELET_CLIENT)
+}
+
+fn identified((certificate, key): (&str, &str)) -> Tls {
+    let identity = Identity { certificate: certificate.into(), key: key.into() };
+    Tls { authority: places::AUTHORITY.into(), identity: Some(identity) }
+}
+
+/// A path on a server answers with success.
+pub(super) fn http(url: String, tls: Option<Tls>) -> Probe {
+    let request = HttpRequest { tls, ..HttpRequest::get(url) };
+    Probe::new(Check::Http { request, expect: Expect::success() }).every(tuning::PROBE)
+}
+
+/// A health path on the loopback, without TLS.
+pub(super) fn local(port: u16, path: &str) -> Probe {
+    http(format!("http://{}{path}", loopback(port)), None)
+}
+
+/// The API server answers those whom it need not look up. The rest waits for the roles that it makes at its first start, which
+/// takes as long as half of the start itself; see [`open_to_all`].
+pub(super) fn open_to_administrators(member: &Member) -> Probe {
+    let url = format!("https://{}/readyz?exclude=poststarthook/rbac/bootstrap-roles", member.api);
+    http(url, Some(super_admin()))
+}
+
+/// The API server answers everybody: without a name one may ask only when the roles are there.
+pub(super) fn open_to_all(member: &Member) -> HttpRequest {
+    HttpRequest::get(format!("https://{}/readyz", member.api)).tls(anonymous())
+}
+
+/// The node's own Node object is there.
+pub(super) fn announced(member: &Member) -> HttpRequest {
+    HttpRequest::get(format!("https://{}/api/v1/nodes/{}", member.api, member.name()))
+        .tls(kubelet())
+}
+
+/// Every node is Ready.
+pub(super) fn nodes_ready(layout: &Layout<'_>) -> Probe {
+    let url = format!("https://{}/api/v1/nodes", layout.first().api);
+    let request = HttpRequest::get(url).tls(super_admin());
+    let select = r#"$.items[?@.status.conditions[?@.type == "Ready" && @.status == "True"]]"#;
+    let expect = Expect::json(select, layout.members.len(), "nodes are Ready");
+    Probe::new(Check::Http { request, expect }).every(tuning::CLUSTER_PROBE)
+}
+
+/// Pods may be made in the default namespace.
+pub(super) fn default_service_account(layout: &Layout<'_>) -> Probe {
+    let url =
+        format!("https://{}/api/v1/namespaces/default/serviceaccounts/default", layout.first().api);
+    http(url, Some(super_admin()))
+}
+
+/// The cluster's DNS answers, asked from the network that the node's pods are in.
+pub(super) fn dns_from_a_pod(layout: &Layout<'_>) -> Probe {
+    let from = Vantage::Pod { directory: places::PROBE_NAMESPACES.into() };
+    let (server, name) = ((layout.dns, 53).into(), layout.service_name("kubernetes.default"));
+    Probe::new(Check::Dns(Dns { server, name, from })).every(tuning::PROBE)
+}

@@ -1,0 +1,329 @@
+//! What is rendered, as documents, and what holds for every cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use bivouac_spec::cluster::{NodeGroup, Role, Taint, TaintEffect};
+use bivouac_spec::facts::CgroupVersion;
+use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::node::graph::check_units;
+use bivouac_spec::node::{Content, FileKind, Run};
+use bivouac_spec::quantity::Bytes;
+use bivouac_spec::{Addresses, Cluster, Facts, NodeConfig, NodeName};
+use proptest::prelude::*;
+
+use crate::stack::{Access, Keys, RenderRequest, Stack, open};
+
+/// A cluster on a ground, with keys.
+struct Bench {
+    cluster: Cluster,
+    addresses: Addresses,
+    facts: Facts,
+    stack: Box<dyn Stack>,
+}
+
+impl Bench {
+    fn new(groups: Vec<NodeGroup>) -> Self {
+        let mut cluster = Cluster::named("demo".parse().unwrap());
+        cluster.spec.nodes = groups;
+        let addresses = addresses(&cluster);
+        let stack = open(&cluster.spec.stack);
+        Self { cluster, addresses, facts: facts(), stack }
+    }
+
+    fn request(&self) -> RenderRequest<'_> {
+        RenderRequest { cluster: &self.cluster, addresses: &self.addresses, facts: &self.facts }
+    }
+
+    fn keys(&self, existing: Option<Keys>, now: SystemTime) -> Keys {
+        self.stack.ensure_keys(existing, &self.request(), now).unwrap()
+    }
+
+    fn render(&self, keys: &Keys) -> BTreeMap<NodeName, NodeConfig> {
+        self.stack.render(&self.request(), keys).unwrap()
+    }
+
+    fn configs(&self) -> BTreeMap<NodeName, NodeConfig> {
+        self.render(&self.keys(None, now()))
+    }
+}
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn days(days: u64) -> Duration {
+    Duration::from_secs(days * 86_400)
+}
+
+fn addresses(cluster: &Cluster) -> Addresses {
+    let node = |(index, node): (usize, bivouac_spec::cluster::NodeSpec)| {
+        let address = format!("10.89.0.{}", index + 2).parse().unwrap();
+        let pod_networks = vec![format!("10.244.{index}.0/24").parse().unwrap()];
+        (node.name, NodeAddresses { address, pod_networks })
+    };
+    Addresses {
+        node_network: "10.89.0.0/24".parse().unwrap(),
+        gateway: "10.89.0.1".parse().unwrap(),
+        pod_networks: vec!["10.244.0.0/16".parse().unwrap()],
+        service_networks: vec!["10.96.0.0/16".parse().unwrap()],
+        nodes: cluster.nodes().into_iter().enumerate().map(node).collect(),
+    }
+}
+
+fn facts() -> Facts {
+    Facts {
+        kernel: "6.18.0".to_owned(),
+        architecture: "amd64".to_owned(),
+        cpus: 2,
+        memory: Bytes(8 << 30),
+        disk_free: Bytes(50 << 30),
+        cgroup: CgroupVersion::V1,
+        raises_limits: false,
+        shares_kernel: true,
+        shares_images: true,
+        open_files: 524_288,
+        occupied: BTreeMap::new(),
+        resolvers: Vec::new(),
+    }
+}
+
+fn single() -> Bench {
+    Bench::new(vec![NodeGroup::new(Role::ControlPlane, 1)])
+}
+
+fn with_workers() -> Bench {
+    let mut workers = NodeGroup::new(Role::Worker, 2);
+    workers.zones = vec!["a".to_owned(), "b".to_owned()];
+    workers.labels = [("disk".to_owned(), "fast".to_owned())].into();
+    let (key, value) = ("dedicated".to_owned(), Some("batch".to_owned()));
+    workers.taints = vec![Taint { key, value, effect: TaintEffect::PreferNoSchedule }];
+    Bench::new(vec![NodeGroup::new(Role::ControlPlane, 1), workers])
+}
+
+/// The config as a document, without what differs from run to run and without keys.
+fn document(config: &NodeConfig) -> serde_json::Value {
+    let mut config = config.clone();
+    for file in &mut config.files {
+        if let FileKind::Regular(Content(content)) = &mut file.kind
+            && (content.contains("-----BEGIN") || content.contains("-data:"))
+        {
+            "(keys and certificates)".clone_into(content);
+        }
+    }
+    let mut document = serde_json::to_value(&config).unwrap();
+    for task in document["tasks"].as_array_mut().unwrap() {
+        let Some(requests) = task.pointer_mut("/run/requests") else { continue };
+        for request in requests.as_array_mut().unwrap() {
+            let body = &mut request["request"]["body"];
+            if let Some(text) = body.as_str() {
+                *body = serde_json::from_str(text).unwrap();
+            }
+        }
+    }
+    document
+}
+
+/// The lines of the only node's document, files among them, without commas at their ends.
+fn lines(configs: &BTreeMap<NodeName, NodeConfig>) -> Vec<String> {
+    let mut document = document(&configs[&name("control-plane-0")]);
+    let mut text = String::new();
+    for file in document["files"].as_array_mut().unwrap() {
+        if let Some(content) = file.pointer_mut("/kind/regular") {
+            text.push_str(content.take().as_str().unwrap());
+        }
+    }
+    text.push_str(&serde_json::to_string_pretty(&document).unwrap());
+    text.lines().map(|line| line.trim().trim_end_matches(',').to_owned()).collect()
+}
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_single_node_is_rendered() {
+    let configs = single().configs();
+    insta::assert_yaml_snapshot!(document(&configs[&name("control-plane-0")]));
+}
+
+#[test]
+fn a_cluster_with_workers_is_rendered() {
+    let configs = with_workers().configs();
+    insta::assert_yaml_snapshot!(
+        "control_plane_with_workers",
+        document(&configs[&name("control-plane-0")])
+    );
+    insta::assert_yaml_snapshot!("worker", document(&configs[&name("worker-1")]));
+}
+
+#[test]
+fn a_ground_with_cgroup_v2_and_every_right_is_used() {
+    let mut bench = single();
+    bench.facts.cgroup = CgroupVersion::V2;
+    bench.facts.raises_limits = true;
+    bench.facts.shares_images = false;
+    bench.facts.open_files = 4 << 20;
+    let (ours, theirs) = (lines(&bench.configs()), lines(&single().configs()));
+    let changes: Vec<String> = [("-", &theirs, &ours), ("+", &ours, &theirs)]
+        .into_iter()
+        .flat_map(|(sign, from, to)| {
+            from.iter().filter(|line| !to.contains(line)).map(move |line| format!("{sign} {line}"))
+        })
+        .collect();
+    insta::assert_snapshot!(changes.join("\n"));
+}
+
+#[test]
+fn keys_stay_until_they_near_their_end() {
+    let bench = with_workers();
+    let first = bench.keys(None, now());
+    assert_eq!(bench.keys(Some(first.clone()), now() + days(300)), first);
+    let renewed = bench.keys(Some(first.clone()), now() + days(340));
+    assert_ne!(renewed, first);
+    assert_eq!(renewed.0["authorities"], first.0["authorities"]);
+}
+
+#[test]
+fn keys_of_nodes_that_are_gone_are_forgotten() {
+    let (large, small) = (with_workers(), single());
+    let keys = small.keys(Some(large.keys(None, now())), now());
+    let text = serde_json::to_string(&keys).unwrap();
+    assert!(!text.contains("worker-0"));
+    assert!(text.contains("control-plane-0/apiserver"));
+}
+
+#[test]
+fn keys_that_do_not_cover_the_cluster_are_refused() {
+    let keys = single().keys(None, now());
+    let bench = with_workers();
+    let problem = bench.stack.render(&bench.request(), &keys).unwrap_err();
+    assert_eq!(problem.code, "stack.kubernetes.stale_keys");
+    let nonsense = Keys(serde_json::json!({"authorities": "-----BEGIN"}));
+    let problem = bench.stack.render(&bench.request(), &nonsense).unwrap_err();
+    assert_eq!(problem.code, "stack.kubernetes.keys_unreadable");
+    assert!(!format!("{problem:?}").contains("BEGIN"));
+}
+
+#[test]
+fn requests_that_do_not_fit_together_are_refused() {
+    let mut bench = single();
+    bench.addresses.nodes.clear();
+    let code =
+        |bench: &Bench| bench.stack.ensure_keys(None, &bench.request(), now()).unwrap_err().code;
+    assert_eq!(code(&bench), "stack.kubernetes.no_control_plane");
+    let mut bench = with_workers();
+    bench.addresses.nodes.remove(&name("worker-0"));
+    assert_eq!(code(&bench), "stack.kubernetes.no_address");
+    let mut bench = single();
+    bench.addresses.service_networks = vec!["10.96.0.0/29".parse().unwrap()];
+    assert_eq!(code(&bench), "stack.kubernetes.service_network");
+}
+
+#[test]
+fn workers_hold_no_keys_of_authorities() {
+    for (node, config) in with_workers().configs() {
+        let has = |path: &str| config.files.iter().any(|file| file.path == path);
+        let controls = node == name("control-plane-0");
+        for path in ["ca.key", "sa.key", "etcd/ca.key", "super-admin.key"] {
+            assert_eq!(has(&format!("/etc/kubernetes/pki/{path}")), controls, "{node} {path}");
+        }
+        assert_eq!(has("/etc/kubernetes/admin.conf"), controls);
+        assert!(has("/etc/kubernetes/kubelet.conf") && has("/etc/kubernetes/pki/ca.crt"));
+    }
+}
+
+#[test]
+fn the_user_becomes_an_administrator_of_the_first_control_plane() {
+    let bench = with_workers();
+    let Access::Kubernetes(access) =
+        bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap();
+    assert_eq!(
+        (access.node.as_str(), access.address),
+        ("control-plane-0", "10.89.0.2:6443".parse().unwrap())
+    );
+    let kubeconfig = access.kubeconfig(access.address);
+    assert_eq!(kubeconfig.context(), "bivouac-demo");
+    assert!(kubeconfig.render().expose().contains("https://10.89.0.2:6443"));
+    assert_eq!(bench.stack.describe(), "Kubernetes v1.36.3");
+}
+
+fn is_secret(content: &str) -> bool {
+    content.contains("PRIVATE KEY") || content.contains("client-key-data")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn every_cluster_can_be_brought_up(control_planes in 1u32..4, workers in 0u32..4, shares_images: bool) {
+        let mut bench = Bench::new(vec![
+            NodeGroup::new(Role::ControlPlane, control_planes),
+            NodeGroup::new(Role::Worker, workers),
+        ]);
+        bench.facts.shares_images = shares_images;
+        let keys = bench.keys(None, now());
+        let configs = bench.render(&keys);
+        prop_assert_eq!(configs.len(), (control_planes + workers) as usize);
+        let again = bench.keys(Some(keys), now());
+        for (node, config) in bench.render(&again) {
+            prop_assert_eq!(config.digest(), configs[&node].digest());
+        }
+        for config in configs.values() {
+            prop_assert_eq!(check_units(config), Vec::<String>::new());
+            check_files(config)?;
+            check_requests(config, &bench)?;
+        }
+    }
+}
+
+fn check_files(config: &NodeConfig) -> Result<(), TestCaseError> {
+    let mut paths = BTreeSet::new();
+    for file in &config.files {
+        prop_assert!(paths.insert(&file.path), "{} is there twice", file.path);
+        if let FileKind::Regular(Content(content)) = &file.kind
+            && is_secret(content)
+        {
+            prop_assert_eq!(file.mode, 0o600, "{}", &file.path);
+        }
+    }
+    let mut open = config.clone();
+    open.files.clear();
+    prop_assert!(!serde_json::to_string(&open).unwrap().contains("-----BEGIN"));
+    Ok(())
+}
+
+/// Every file that a request or a flag names is one that the node has.
+fn check_requests(config: &NodeConfig, bench: &Bench) -> Result<(), TestCaseError> {
+    let paths: BTreeSet<&str> = config.files.iter().map(|file| file.path.as_str()).collect();
+    for service in &config.services {
+        for argument in &service.command {
+            let value = argument.split_once('=').map_or("", |(_, value)| value);
+            if value.starts_with("/etc/") || value.starts_with("/var/lib/kube") {
+                prop_assert!(paths.contains(value), "{argument}");
+            }
+        }
+    }
+    let control_planes: BTreeSet<IpAddr> = bench
+        .addresses
+        .nodes
+        .iter()
+        .filter(|(node, _)| node.as_str().starts_with("control"))
+        .map(|(_, own)| own.address)
+        .collect();
+    for task in &config.tasks {
+        let Run::Requests(requests) = &task.run else { continue };
+        for one in requests {
+            let tls = one.request.tls.as_ref().unwrap();
+            prop_assert!(paths.contains(tls.authority.as_str()));
+            if let Some(identity) = &tls.identity {
+                prop_assert!(paths.contains(identity.key.as_str()), "{}", identity.key);
+            }
+            let rest = one.request.url.strip_prefix("https://").unwrap();
+            let host: std::net::SocketAddr = rest.split('/').next().unwrap().parse().unwrap();
+            prop_assert!(control_planes.contains(&host.ip()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The programs and container images of the node image that this stack relies on. `bundle/bundle.lock` pins them; a test holds
+//! the two together.
+
+/// What a container has before anything runs in it: a pod's namespaces.
+pub(super) const PAUSE: &str = "bivouac.dev/pause:0.1.0";
+/// Answers for the names of Services.
+pub(super) const COREDNS: &str = "bivouac.dev/coredns:1.15.0";
+/// Makes volumes out of folders.
+pub(super) const LOCAL_PATH: &str = "bivouac.dev/local-path-provisioner:0.0.30";
+/// A shell for the pods that make and remove those folders.
+pub(super) const BUSYBOX: &str = "bivouac.dev/busybox:1.37.0";
+
+/// Where the programs of Kubernetes, containerd and etcd lie.
+pub(super) const PROGRAMS: &str = "/usr/local/bin";
+/// runc is a tool of containerd's, not of people.
+pub(super) const RUNC: &str = "/usr/local/sbin/runc";
+/// Where the CNI plugins lie.
+pub(super) const CNI_PLUGINS: &str = "/opt/cni/bin";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle() -> toml::Table {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bundle/bundle.lock");
+        std::fs::read_to_string(path).unwrap().parse().unwrap()
+    }
+
+    fn entries(bundle: &toml::Table, kind: &str) -> Vec<toml::Table> {
+        let entries = bundle[kind].as_array().unwrap().iter();
+        entries.map(|entry| entry.as_table().unwrap().clone()).collect()
+    }
+
+    #[test]
+    fn images_are_those_of_the_bundle() {
+        let bundle = bundle();
+        let programs = entries(&bundle, "program");
+        let pinned: Vec<String> = entries(&bundle, "image")
+            .iter()
+            .map(|image| {
+                let program = programs.iter().find(|one| one["name"] == image["program"]).unwrap();
+                let (name, version) = (image["name"].as_str(), program["version"].as_str());
+                format!("{}:{}", name.unwrap(), version.unwrap())
+            })
+            .collect();
+        for image in [PAUSE, COREDNS, LOCAL_PATH, BUSYBOX] {
+            assert!(pinned.iter().any(|one| one == image), "{image} is not among {pinned:?}");
+        }
+    }
+
+    #[test]
+    fn programs_lie_where_the_bundle_puts_them() {
+        let bundle = bundle();
+        let mut paths = Vec::new();
+        for program in entries(&bundle, "program") {
+            let Some(files) = program.get("files").and_then(|files| files.as_table()) else {
+                continue;
+            };
+            paths.extend(files.keys().map(|path| format!("/{path}")));
+            for (path, links) in
+                program.get("links").and_then(|links| links.as_table()).into_iter().flatten()
+            {
+                let folder = path.rsplit_once('/').unwrap().0;
+                let links = links.as_array().unwrap().iter();
+                paths.extend(links.map(|link| format!("/{folder}/{}", link.as_str().unwrap())));
+            }
+        }
+        let programs = [
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kubelet",
+            "kube-proxy",
+            "kubectl",
+            "containerd",
+            "containerd-shim-runc-v2",
+        ];
+        let plugins = ["ptp", "host-local", "portmap"].map(|name| format!("{CNI_PLUGINS}/{name}"));
+        let wanted = programs.map(|name| format!("{PROGRAMS}/{name}"));
+        for path in wanted.into_iter().chain(plugins).chain([RUNC.to_owned()]) {
+            assert!(paths.contains(&path), "{path} is not among {paths:?}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_bundle() {
+        let programs = entries(&bundle(), "program");
+        let kube = programs.iter().find(|one| one["name"].as_str() == Some("kube")).unwrap();
+        let version = format!("v{}", kube["version"].as_str().unwrap());
+        assert_eq!(bivouac_spec::cluster::Kubernetes::VERSION, version);
+    }
+}
