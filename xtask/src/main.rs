@@ -11,8 +11,10 @@ usage: cargo xtask COMMAND
 ";
 
 /// Documents made by a command of bivouac itself: its arguments, and where the output goes.
-const GENERATED: [(&[&str], &str); 2] =
-    [(&["schema"], "docs/reference/cluster.schema.json"), (&["reference"], "docs/reference/cli.md")];
+const GENERATED: [(&[&str], &str); 2] = [
+    (&["schema"], "docs/reference/cluster.schema.json"),
+    (&["reference"], "docs/reference/cli.md"),
+];
 
 fn main() -> ExitCode {
     let outcome = match std::env::args().nth(1).as_deref() {
@@ -34,9 +36,12 @@ fn ci() -> Result<(), String> {
     run("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     document()?;
     for (arguments, path) in GENERATED {
-        let committed = std::fs::read_to_string(root().join(path)).map_err(|error| format!("{path}: {error}"))?;
+        let committed = std::fs::read_to_string(root().join(path))
+            .map_err(|error| format!("{path}: {error}"))?;
         if made(arguments)? != committed {
-            return Err(format!("{path} is not what the code says: run `cargo xtask generate` and commit it"));
+            return Err(format!(
+                "{path} is not what the code says: run `cargo xtask generate` and commit it"
+            ));
         }
     }
     run("cargo", &["test", "--workspace", "--lib", "--bins", "--tests", "--exclude", "bivouac-e2e"])
@@ -51,7 +56,8 @@ fn document() -> Result<(), String> {
 
 fn generate() -> Result<(), String> {
     for (arguments, path) in GENERATED {
-        std::fs::write(root().join(path), made(arguments)?).map_err(|error| format!("{path}: {error}"))?;
+        std::fs::write(root().join(path), made(arguments)?)
+            .map_err(|error| format!("{path}: {error}"))?;
     }
     Ok(())
 }
@@ -59,10 +65,17 @@ fn generate() -> Result<(), String> {
 /// What bivouac prints for these arguments.
 fn made(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--package", "bivouac-cli", "--"]).args(arguments).current_dir(root());
+    command
+        .args(["run", "--quiet", "--package", "bivouac-cli", "--"])
+        .args(arguments)
+        .current_dir(root());
     let output = command.output().map_err(|error| format!("cargo run: {error}"))?;
     if !output.status.success() {
-        return Err(format!("bivouac {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr)));
+        return Err(format!(
+            "bivouac {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     String::from_utf8(output.stdout).map_err(|error| error.to_string())
 }

@@ -26,7 +26,8 @@ fn root() -> PathBuf {
 
 #[test]
 fn crates_depend_only_in_the_allowed_direction() {
-    let metadata = MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let metadata =
+        MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
     let mut seen = BTreeSet::new();
     for package in &metadata.packages {
         let Some(name) = package.name.strip_prefix("bivouac-") else { continue };
@@ -35,14 +36,24 @@ fn crates_depend_only_in_the_allowed_direction() {
             continue;
         }
         let allowed = ALLOWED.iter().find(|(crate_name, _)| *crate_name == name);
-        let allowed = allowed.unwrap_or_else(|| panic!("crate `{name}` is not in the architecture")).1;
-        let ours = package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Normal);
+        let allowed =
+            allowed.unwrap_or_else(|| panic!("crate `{name}` is not in the architecture")).1;
+        let ours = package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind == DependencyKind::Normal);
         for dependency in ours.filter_map(|dependency| dependency.name.strip_prefix("bivouac-")) {
-            assert!(allowed.contains(&dependency), "crate `{name}` must not use crate `{dependency}`");
+            assert!(
+                allowed.contains(&dependency),
+                "crate `{name}` must not use crate `{dependency}`"
+            );
         }
     }
     for (name, _) in ALLOWED {
-        assert!(seen.contains(name), "crate `{name}` is in the architecture and not in the workspace");
+        assert!(
+            seen.contains(name),
+            "crate `{name}` is in the architecture and not in the workspace"
+        );
     }
 }
 
@@ -55,7 +66,9 @@ fn source_lines(folder: &Path) -> Vec<(String, String)> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && !path.ends_with("tests.rs")
+            {
                 let text = fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]\nmod").next().unwrap();
                 lines.extend(code.lines().enumerate().map(|(number, line)| {
@@ -74,7 +87,9 @@ fn code_of(line: &str) -> &str {
 
 #[test]
 fn a_provider_never_knows_a_stack() {
-    for folder in ["crates/provider/src", "crates/providers/src", "crates/sys/src", "crates/agent/src"] {
+    for folder in
+        ["crates/provider/src", "crates/providers/src", "crates/sys/src", "crates/agent/src"]
+    {
         for (place, line) in source_lines(&root().join(folder)) {
             let code = code_of(&line).to_lowercase();
             for word in ["kubernetes", "kubelet", "apiserver", "incus", "solana"] {
@@ -98,7 +113,10 @@ fn a_stack_never_knows_a_provider() {
 fn nothing_sleeps_to_synchronize() {
     for (name, _) in ALLOWED {
         for (place, line) in source_lines(&root().join("crates").join(name).join("src")) {
-            assert!(!code_of(&line).contains("thread::sleep"), "{place} sleeps: wait on the event instead");
+            assert!(
+                !code_of(&line).contains("thread::sleep"),
+                "{place} sleeps: wait on the event instead"
+            );
         }
     }
 }

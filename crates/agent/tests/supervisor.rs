@@ -195,7 +195,8 @@ fn order(node: &Node) {
 }
 
 fn comes_back(node: &Node) {
-    let script = format!("echo once >> {root}/runs; echo about to fail >&2; exit 3", root = node.root);
+    let script =
+        format!("echo once >> {root}/runs; echo about to fail >&2; exit 3", root = node.root);
     let mut agent = node.start(&json!({"services": [{
         "name": "frail", "command": ["/bin/sh", "-c", script],
         "ready": {"check": {"file": "/never"}}}, {
@@ -206,7 +207,10 @@ fn comes_back(node: &Node) {
     let wanted = "exited with 3, again in 200 ms; last line: about to fail";
     assert!(details.iter().any(|detail| detail == wanted), "{details:?}");
     let detail = unit(&status, "absent").detail.clone().unwrap();
-    assert!(detail.starts_with("cannot run /does/not/exist: it does not exist, again in"), "{detail}");
+    assert!(
+        detail.starts_with("cannot run /does/not/exist: it does not exist, again in"),
+        "{detail}"
+    );
     agent.stop();
     let log = fs::read_to_string(node.root.join("log/frail.log")).unwrap();
     let runs = fs::read_to_string(node.root.join("runs")).unwrap().lines().count();
@@ -218,7 +222,9 @@ fn degraded(node: &Node) {
         "name": "a", "command": ["/bin/sleep", "1000"],
         "restart": {"initial": "1s", "max": "1s"}}]}));
     let pid = unit(&agent.usable(), "a").pid.unwrap();
-    assert!(Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap().success()
+    );
     let status = agent.until("degraded", |status| status.phase == NodePhase::Degraded);
     let a = unit(&status, "a");
     assert_eq!(a.state, UnitState::Restarting);
@@ -235,11 +241,17 @@ fn broken(node: &Node) {
         {"name": "b", "command": ["/bin/true"], "after": ["a", "z"]}]}));
     let status = agent.until("failed", |status| status.phase == NodePhase::Failed);
     let texts: Vec<_> = status.problems.iter().map(|problem| problem.message.as_str()).collect();
-    assert_eq!(texts, [
-        "`b` waits for `z`, which is no unit of this node",
-        "units wait for each other: a > b > a"
-    ]);
-    assert_eq!((status.cluster.to_string().as_str(), status.node.to_string().as_str()), ("demo", "n1"));
+    assert_eq!(
+        texts,
+        [
+            "`b` waits for `z`, which is no unit of this node",
+            "units wait for each other: a > b > a"
+        ]
+    );
+    assert_eq!(
+        (status.cluster.to_string().as_str(), status.node.to_string().as_str()),
+        ("demo", "n1")
+    );
     agent.stop();
 }
 
@@ -266,7 +278,8 @@ fn orphans(node: &Node) {
 }
 
 fn restarted(node: &Node) {
-    let mut agent = node.start(&json!({"services": [node.service("a", &[]), node.service("b", &["a"])]}));
+    let mut agent =
+        node.start(&json!({"services": [node.service("a", &[]), node.service("b", &["a"])]}));
     agent.usable();
     let socket = options(&node.root).places.socket;
     bivouac_agent::restart(&socket, "a").unwrap();
@@ -294,7 +307,8 @@ fn killed(node: &Node) {
     assert_eq!(read("oom_score_adj").trim(), "500");
     assert!(read("limits").lines().any(|line| line.starts_with("Max open files            64 ")));
     let environment = read("environ");
-    let mut names: Vec<_> = environment.split('\0').filter_map(|pair| pair.split('=').next()).collect();
+    let mut names: Vec<_> =
+        environment.split('\0').filter_map(|pair| pair.split('=').next()).collect();
     names.retain(|name| !["", "PWD", "OLDPWD", "_", "SHLVL"].contains(name));
     names.sort_unstable();
     assert_eq!(names, ["HOME", "PATH"]);

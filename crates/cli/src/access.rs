@@ -11,12 +11,18 @@ use crate::selection::{choose, open_state};
 ///
 /// # Errors
 /// When there is no such cluster, or nothing is known of it.
-pub async fn kubeconfig(global: &Global, name: Option<&ClusterName>) -> Result<Kubeconfig, Problem> {
+pub async fn kubeconfig(
+    global: &Global,
+    name: Option<&ClusterName>,
+) -> Result<Kubeconfig, Problem> {
     let existing = choose(global, name).await?;
     let state = existing.known()?;
     let keys = open_state(global).read_keys(existing.name())?.ok_or_else(|| {
-        Problem::failed("cli.no_keys", format!("the keys of cluster `{}` are missing", existing.name()))
-            .help("remove the cluster with `bivouac down` and make it again")
+        Problem::failed(
+            "cli.no_keys",
+            format!("the keys of cluster `{}` are missing", existing.name()),
+        )
+        .help("remove the cluster with `bivouac down` and make it again")
     })?;
     let stack = bivouac_stacks::open(&state.applied.cluster.spec.stack);
     let access = stack.access(&state.render_request(), &keys)?;

@@ -62,9 +62,15 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse_from(std::env::args_os().skip(2));
     let outcome = match arguments.command {
         Command::Run { config, shares_kernel, label: _ } => {
-            return bivouac_agent::run(&RunOptions { config, shares_kernel, ..RunOptions::default() });
+            return bivouac_agent::run(&RunOptions {
+                config,
+                shares_kernel,
+                ..RunOptions::default()
+            });
         }
-        Command::Status { follow } => bivouac_agent::status(paths::SOCKET.into(), follow, &mut std::io::stdout().lock()),
+        Command::Status { follow } => {
+            bivouac_agent::status(paths::SOCKET.into(), follow, &mut std::io::stdout().lock())
+        }
         Command::Images { directory, containerd, names } => images(&directory, &containerd, &names),
         Command::Restart { service } => bivouac_agent::restart(paths::SOCKET.into(), &service),
     };
@@ -74,9 +80,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn images(directory: &Utf8PathBuf, containerd: &Utf8PathBuf, names: &[String]) -> Result<(), Problem> {
+fn images(
+    directory: &Utf8PathBuf,
+    containerd: &Utf8PathBuf,
+    names: &[String],
+) -> Result<(), Problem> {
     let names = (!names.is_empty()).then_some(names);
     let registered = bivouac_agent::register_images(directory, containerd, names)?;
-    let json = serde_json::to_string(&registered).map_err(|error| Problem::from_error("agent.encode", &error))?;
-    writeln!(std::io::stdout().lock(), "{json}").map_err(|error| Problem::from_error("agent.output", &error))
+    let json = serde_json::to_string(&registered)
+        .map_err(|error| Problem::from_error("agent.encode", &error))?;
+    writeln!(std::io::stdout().lock(), "{json}")
+        .map_err(|error| Problem::from_error("agent.output", &error))
 }

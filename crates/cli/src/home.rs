@@ -19,7 +19,10 @@ pub fn kubeconfig_file(named: Option<&Utf8PathBuf>) -> Option<UserFile> {
         Some(caller) => Some(caller.home.clone()),
         None => env::var("HOME").ok().filter(|home| !home.is_empty()).map(Utf8PathBuf::from),
     };
-    let path = named.cloned().or_else(from_environment).or_else(|| home().map(|home| home.join(".kube/config")))?;
+    let path = named
+        .cloned()
+        .or_else(from_environment)
+        .or_else(|| home().map(|home| home.join(".kube/config")))?;
     Some(UserFile { path, owner })
 }
 
@@ -33,7 +36,10 @@ fn sudo_caller() -> Option<Caller> {
     let owner = Owner { uid: number("SUDO_UID")?, gid: number("SUDO_GID")? };
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     let uid = owner.uid.to_string();
-    let home = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|user| user.get(2) == Some(&&*uid));
+    let home = users
+        .lines()
+        .map(|line| line.split(':').collect::<Vec<_>>())
+        .find(|user| user.get(2) == Some(&&*uid));
     Some(Caller { owner, home: Utf8PathBuf::from(*home?.get(5)?) })
 }
 

@@ -3,6 +3,8 @@
 //!
 //! `main` is synchronous. The hidden commands, which enter or become a node's namespaces, run before any thread exists.
 
+#![expect(unreachable_pub, reason = "nothing outside a binary can reach what it names")]
+
 mod access;
 mod agent;
 mod args;
@@ -32,13 +34,14 @@ fn main() -> ExitCode {
     }
     clap_complete::CompleteEnv::with_factory(args::command).complete();
     let arguments = Arguments::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let problem = bivouac_spec::Problem::from_error("cli.runtime", &error);
-            return report::problems(&problem.into(), arguments.global.color());
-        }
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let problem = bivouac_spec::Problem::from_error("cli.runtime", &error);
+                return report::problems(&problem.into(), arguments.global.color());
+            }
+        };
     let outcome = runtime.block_on(run(&arguments));
     // A reader of standard input may still be blocked; nothing else is left to wait for.
     runtime.shutdown_background();

@@ -24,8 +24,15 @@ pub fn render(text: &mut String, heading: &str, problem: &Problem, color: bool) 
         (true, "error") => ("\x1b[1;31m", "\x1b[2m", "\x1b[0m"),
         (true, _) => ("\x1b[1;33m", "\x1b[2m", "\x1b[0m"),
     };
-    let place = problem.at.as_ref().map_or_else(String::new, |at| format!("{}:{}:{}: ", at.file, at.line, at.column));
-    let _ = writeln!(text, "{start}{heading}:{end} {place}{} {dim}[{}]{end}", problem.message, problem.code);
+    let place = problem
+        .at
+        .as_ref()
+        .map_or_else(String::new, |at| format!("{}:{}:{}: ", at.file, at.line, at.column));
+    let _ = writeln!(
+        text,
+        "{start}{heading}:{end} {place}{} {dim}[{}]{end}",
+        problem.message, problem.code
+    );
     for cause in &problem.causes {
         let _ = writeln!(text, "  {dim}because:{end} {}", cause.replace('\n', "\n           "));
     }

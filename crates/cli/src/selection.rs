@@ -90,7 +90,8 @@ pub async fn existing_clusters(global: &Global) -> Result<Vec<Existing>, Problem
         let Some(state) = state else { continue };
         let spec = &state.applied.cluster.spec.provider;
         let (provider, provider_name) = (open_provider(global, spec), spec.name());
-        let observed = ObservedCluster { name, network: None, nodes: Default::default(), remains: Vec::new() };
+        let observed =
+            ObservedCluster { name, network: None, nodes: Default::default(), remains: Vec::new() };
         clusters.push(Existing { state: Some(state), observed, provider_name, provider });
     }
     clusters.sort_by(|a, b| a.observed.name.cmp(&b.observed.name));
@@ -103,7 +104,8 @@ pub async fn existing_clusters(global: &Global) -> Result<Vec<Existing>, Problem
 /// When there is none, or several and none was named.
 pub async fn choose(global: &Global, name: Option<&ClusterName>) -> Result<Existing, Problem> {
     let mut clusters = existing_clusters(global).await?;
-    let names: Vec<String> = clusters.iter().map(|cluster| cluster.observed.name.to_string()).collect();
+    let names: Vec<String> =
+        clusters.iter().map(|cluster| cluster.observed.name.to_string()).collect();
     let position = match name {
         Some(name) => clusters.iter().position(|cluster| cluster.observed.name == *name),
         None if clusters.len() == 1 => Some(0),
@@ -117,9 +119,13 @@ pub async fn choose(global: &Global, name: Option<&ClusterName>) -> Result<Exist
 
 fn no_such_cluster(name: Option<&ClusterName>, names: &[String]) -> Problem {
     let problem = match name {
-        Some(name) => Problem::usage("cli.unknown_cluster", format!("there is no cluster `{name}`")),
+        Some(name) => {
+            Problem::usage("cli.unknown_cluster", format!("there is no cluster `{name}`"))
+        }
         None if names.is_empty() => Problem::usage("cli.no_cluster", "there is no cluster"),
-        None => Problem::usage("cli.which_cluster", "there are several clusters and none was named"),
+        None => {
+            Problem::usage("cli.which_cluster", "there are several clusters and none was named")
+        }
     };
     let near = name.and_then(|name| nearest(name.as_str(), names.iter().map(String::as_str)));
     match near {
@@ -143,8 +149,10 @@ impl Existing {
         if !self.observed.nodes.contains_key(node) {
             let names: Vec<&str> = self.observed.nodes.keys().map(NodeName::as_str).collect();
             let message = format!("cluster `{}` has no node `{node}`", self.name());
-            let help = nearest(node.as_str(), names.iter().copied())
-                .map_or_else(|| format!("its nodes are: {}", names.join(", ")), |near| format!("did you mean `{near}`?"));
+            let help = nearest(node.as_str(), names.iter().copied()).map_or_else(
+                || format!("its nodes are: {}", names.join(", ")),
+                |near| format!("did you mean `{near}`?"),
+            );
             return Err(Problem::usage("cli.unknown_node", message).help(help));
         }
         self.provider.open_node(self.name(), node).await

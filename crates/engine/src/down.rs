@@ -39,9 +39,11 @@ pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Down
     reporter.report(Event::Started { verb: "down".to_owned(), cluster: cluster.clone() });
     let observed = request.provider.observe().await?;
     let plan = plan_down(cluster, observed.iter().find(|observed| observed.name == *cluster));
-    reporter.report(Event::Planned { actions: plan.actions.iter().map(Action::describe).collect() });
+    reporter
+        .report(Event::Planned { actions: plan.actions.iter().map(Action::describe).collect() });
     // Asked even when nothing was observed: whatever the ground still has of the cluster goes.
-    let mut problems: Vec<Problem> = request.provider.destroy_cluster(cluster).await.err().into_iter().collect();
+    let mut problems: Vec<Problem> =
+        request.provider.destroy_cluster(cluster).await.err().into_iter().collect();
     for node in plan.actions.iter().filter_map(Action::node) {
         reporter.report(Event::NodeRemoved { node: node.clone() });
     }
@@ -50,6 +52,7 @@ pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Down
     if problems.is_empty() {
         problems.extend(request.state.remove(cluster).err());
         problems.extend(lock.remove().err());
+        request.state.remove_if_empty();
     }
     Problems::check(problems)?;
     Ok(Downed { actions: plan.actions })
@@ -66,9 +69,13 @@ fn remove_access(request: &DownRequest<'_>) -> Result<(), Problem> {
         (None, None) => return Ok(()),
     };
     let Some(before) = file.read()? else { return Ok(()) };
-    let unmergeable = |error: bivouac_pki::Error| Problem::from_error("kubeconfig.unmergeable", &error);
-    let after = bivouac_pki::remove(&before, &entry_name(request.cluster.as_str())).map_err(unmergeable)?;
-    if state.is_some_and(|state| state.kubeconfig_made) && bivouac_pki::is_empty(&after).map_err(unmergeable)? {
+    let unmergeable =
+        |error: bivouac_pki::Error| Problem::from_error("kubeconfig.unmergeable", &error);
+    let after =
+        bivouac_pki::remove(&before, &entry_name(request.cluster.as_str())).map_err(unmergeable)?;
+    if state.is_some_and(|state| state.kubeconfig_made)
+        && bivouac_pki::is_empty(&after).map_err(unmergeable)?
+    {
         return file.remove();
     }
     file.edit(|_| Ok(after))

@@ -28,7 +28,9 @@ pub async fn follow_until_usable(
     cancel: &CancellationToken,
 ) -> Result<(), Problems> {
     let (latest, _) = watch::channel(Latest::new());
-    let all = futures::future::join_all(nodes.iter().map(|node| follow(node.as_ref(), &latest, reporter)));
+    let all = futures::future::join_all(
+        nodes.iter().map(|node| follow(node.as_ref(), &latest, reporter)),
+    );
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(interrupted().into()),
@@ -43,15 +45,21 @@ pub(crate) fn interrupted() -> Problem {
         .help("run the same command again to go on, or `bivouac down` to remove what is there")
 }
 
-async fn follow(node: &dyn Node, latest: &watch::Sender<Latest>, reporter: &Reporter) -> Result<(), Problem> {
+async fn follow(
+    node: &dyn Node,
+    latest: &watch::Sender<Latest>,
+    reporter: &Reporter,
+) -> Result<(), Problem> {
     let mut request = ExecRequest::piped([paths::AGENT, "agent", "status", "--follow"]);
     request.stdio = Stdio::NoInput;
     let mut process = node.exec(&request).await?;
     let stdout = process.stdout.take().ok_or_else(|| no_stream(node.name()))?;
     let mut lines = BufReader::new(stdout).lines();
-    while let Some(line) = lines.next_line().await.map_err(|error| ended(node.name(), &error.to_string()))? {
-        let status: NodeStatus =
-            serde_json::from_str(&line).map_err(|error| ended(node.name(), &format!("{error} in `{line}`")))?;
+    while let Some(line) =
+        lines.next_line().await.map_err(|error| ended(node.name(), &error.to_string()))?
+    {
+        let status: NodeStatus = serde_json::from_str(&line)
+            .map_err(|error| ended(node.name(), &format!("{error} in `{line}`")))?;
         let (name, phase, after) = (status.node.clone(), status.phase, status.uptime);
         latest.send_modify(|latest| drop(latest.insert(name.clone(), status.clone())));
         let failure = (phase == NodePhase::Failed).then(|| cannot_apply(&status));
@@ -68,13 +76,17 @@ async fn follow(node: &dyn Node, latest: &watch::Sender<Latest>, reporter: &Repo
 }
 
 fn no_stream(node: &NodeName) -> Problem {
-    Problem::failed("engine.no_stream", format!("the status of node `{node}` came without a stream"))
+    Problem::failed(
+        "engine.no_stream",
+        format!("the status of node `{node}` came without a stream"),
+    )
 }
 
 fn ended(node: &NodeName, why: &str) -> Problem {
     let message = format!("node `{node}` ended or cannot be reached while it was starting: {why}");
-    Problem::failed("engine.node_ended", message)
-        .help(format!("run `bivouac up` again to start it anew, or `bivouac logs {node}` to see why it ended"))
+    Problem::failed("engine.node_ended", message).help(format!(
+        "run `bivouac up` again to start it anew, or `bivouac logs {node}` to see why it ended"
+    ))
 }
 
 /// The stream of a node's status ended: with it, the last words of the agent.
@@ -84,7 +96,10 @@ async fn explain_end(node: &dyn Node, process: Process) -> Problem {
         // What cannot be read adds nothing to the explanation.
         let _ = stderr.read_to_string(&mut errors).await;
     }
-    let code = process.exit.await.map_or_else(|problem| problem.message, |code| format!("exit code {code}"));
+    let code = process
+        .exit
+        .await
+        .map_or_else(|problem| problem.message, |code| format!("exit code {code}"));
     let mut problem = ended(node.name(), &format!("{code} {}", errors.trim()));
     let request = LogRequest { service: None, tail: Some(5), follow: false };
     if let Ok(mut log) = node.logs(&request).await {
@@ -100,23 +115,33 @@ fn cannot_apply(status: &NodeStatus) -> Problem {
         "engine.node_failed",
         format!("node `{}` cannot be made what its config says", status.node),
     );
-    problem.causes = status.pending().filter_map(|unit| unit.detail.clone()).chain(status.warnings.clone()).collect();
+    problem.causes = status
+        .pending()
+        .filter_map(|unit| unit.detail.clone())
+        .chain(status.warnings.clone())
+        .collect();
     problem.help(format!("run `bivouac logs {}` for the agent's log", status.node))
 }
 
 fn timed_out(nodes: &[Arc<dyn Node>], latest: &Latest, within: Duration) -> Problem {
     let seconds = within.as_secs();
-    let mut problem =
-        Problem::new(Class::TimedOut, "engine.timed_out", format!("the cluster was not usable within {seconds} s"));
+    let mut problem = Problem::new(
+        Class::TimedOut,
+        "engine.timed_out",
+        format!("the cluster was not usable within {seconds} s"),
+    );
     for node in nodes {
         let name = node.name();
         match latest.get(name) {
             None => problem.causes.push(format!("node `{name}` said nothing")),
             Some(status) => problem.causes.extend(
-                status
-                    .pending()
-                    .filter(|unit| unit.state != UnitState::Waiting)
-                    .map(|unit| format!("node `{name}` waits: {} ({})", unit.name, unit.detail.as_deref().unwrap_or("no answer yet"))),
+                status.pending().filter(|unit| unit.state != UnitState::Waiting).map(|unit| {
+                    format!(
+                        "node `{name}` waits: {} ({})",
+                        unit.name,
+                        unit.detail.as_deref().unwrap_or("no answer yet")
+                    )
+                }),
             ),
         }
     }

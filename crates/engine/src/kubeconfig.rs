@@ -36,7 +36,8 @@ impl EditLock {
             Ok(_) => Ok(Self(path)),
             Err(error) => {
                 let message = format!("cannot lock the kubeconfig file by {path}");
-                let help = format!("when no kubectl is running, remove {path} and run the command again");
+                let help =
+                    format!("when no kubectl is running, remove {path} and run the command again");
                 Err(Problem::failed("kubeconfig.lock", message).because(&error).help(help))
             }
         }
@@ -68,14 +69,22 @@ impl UserFile {
     ///
     /// # Errors
     /// When the file cannot be read or written, or `change` refuses.
-    pub fn edit(&self, change: impl FnOnce(Option<&str>) -> Result<String, Problem>) -> Result<(), Problem> {
+    pub fn edit(
+        &self,
+        change: impl FnOnce(Option<&str>) -> Result<String, Problem>,
+    ) -> Result<(), Problem> {
         let unwritable = |error: std::io::Error| {
-            Problem::failed("kubeconfig.unwritable", format!("cannot write the kubeconfig file {}", self.path))
-                .because(&error)
-                .help("name another file with `--kubeconfig` or $KUBECONFIG")
+            Problem::failed(
+                "kubeconfig.unwritable",
+                format!("cannot write the kubeconfig file {}", self.path),
+            )
+            .because(&error)
+            .help("name another file with `--kubeconfig` or $KUBECONFIG")
         };
         let path = self.path.canonicalize_utf8().unwrap_or_else(|_| self.path.clone());
-        if let Some(folder) = path.parent() && !folder.exists() {
+        if let Some(folder) = path.parent()
+            && !folder.exists()
+        {
             std::fs::create_dir_all(folder).map_err(unwritable)?;
             self.give(folder).map_err(unwritable)?;
         }
@@ -89,7 +98,8 @@ impl UserFile {
         let mode = metadata.as_ref().map_or(0o600, |file| file.permissions().mode() & 0o7777);
         write_atomically(&path, after.as_bytes(), mode).map_err(unwritable)?;
         match metadata {
-            Some(file) => std::os::unix::fs::chown(&path, Some(file.uid()), Some(file.gid())).map_err(unwritable),
+            Some(file) => std::os::unix::fs::chown(&path, Some(file.uid()), Some(file.gid()))
+                .map_err(unwritable),
             None => self.give(&path).map_err(unwritable),
         }
     }

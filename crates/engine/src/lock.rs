@@ -31,7 +31,8 @@ impl ClusterLock {
     /// When another verb holds it; the message names that one.
     pub fn acquire(path: &Utf8Path, cluster: &ClusterName, verb: &str) -> Result<Self, Problem> {
         let unusable = |error: std::io::Error| {
-            Problem::failed("state.lock", format!("cannot lock cluster `{cluster}` by {path}")).because(&error)
+            Problem::failed("state.lock", format!("cannot lock cluster `{cluster}` by {path}"))
+                .because(&error)
         };
         loop {
             let mut file = fs_err::OpenOptions::new()
@@ -50,7 +51,11 @@ impl ClusterLock {
             // `down` removes the file while it holds the lock, so a lock on a removed file is no lock.
             let ours = file.metadata().map_err(unusable)?.ino();
             if std::fs::metadata(path).is_ok_and(|current| current.ino() == ours) {
-                let holder = Holder { verb: verb.to_owned(), pid: std::process::id(), since: Timestamp::now() };
+                let holder = Holder {
+                    verb: verb.to_owned(),
+                    pid: std::process::id(),
+                    since: Timestamp::now(),
+                };
                 let text = serde_json::to_string(&holder).expect("a holder has string keys only");
                 file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(unusable)?;
                 return Ok(Self { _file: file, path: path.to_owned() });
@@ -73,7 +78,9 @@ fn held(file: &mut File, cluster: &ClusterName, verb: &str) -> Problem {
     let holder = read.ok().and_then(|_| serde_json::from_str::<Holder>(&text).ok());
     let by = holder.map_or_else(
         || "another bivouac".to_owned(),
-        |holder| format!("`bivouac {}` (process {}, since {:.0})", holder.verb, holder.pid, holder.since),
+        |holder| {
+            format!("`bivouac {}` (process {}, since {:.0})", holder.verb, holder.pid, holder.since)
+        },
     );
     Problem::failed("state.busy", format!("cluster `{cluster}` is being changed by {by}"))
         .help(format!("wait until it is done, then run `bivouac {verb} {cluster}` again"))

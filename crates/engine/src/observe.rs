@@ -83,7 +83,9 @@ pub async fn cluster_status(
 ) -> ClusterStatus {
     let mut nodes: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
     for node in state.map(|state| state.applied.cluster.nodes()).unwrap_or_default() {
-        let address = state.and_then(|state| state.applied.addresses.nodes.get(&node.name)).map(|node| node.address);
+        let address = state
+            .and_then(|state| state.applied.addresses.nodes.get(&node.name))
+            .map(|node| node.address);
         let role = Some(node.role.name().to_owned());
         nodes.insert(node.name, NodeReport { role, address, state: None, status: None });
     }
@@ -93,12 +95,18 @@ pub async fn cluster_status(
         (name.clone(), node.address, node.state, status)
     }));
     for (name, address, node_state, status) in asked.await {
-        let report = nodes.entry(name).or_insert(NodeReport { role: None, address, state: None, status: None });
+        let report = nodes.entry(name).or_insert(NodeReport {
+            role: None,
+            address,
+            state: None,
+            status: None,
+        });
         report.address = address.or(report.address);
         (report.state, report.status) = (Some(node_state), status);
     }
     let usable = !nodes.is_empty() && nodes.values().all(|node| node.word() == "usable");
-    let problems = nodes.iter().filter_map(|(name, node)| problem_of(&observed.name, name, node)).collect();
+    let problems =
+        nodes.iter().filter_map(|(name, node)| problem_of(&observed.name, name, node)).collect();
     ClusterStatus {
         name: observed.name.clone(),
         provider: provider_name.to_owned(),
@@ -119,7 +127,9 @@ fn problem_of(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Opti
             if let Some(status) = &node.status {
                 problem.causes = status
                     .pending()
-                    .map(|unit| format!("{}: {}", unit.name, unit.detail.as_deref().unwrap_or("not ready")))
+                    .map(|unit| {
+                        format!("{}: {}", unit.name, unit.detail.as_deref().unwrap_or("not ready"))
+                    })
                     .collect();
             }
             Some(problem.help(format!("run `bivouac logs -c {cluster} {name}` to see why")))
@@ -131,7 +141,11 @@ fn problem_of(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Opti
     }
 }
 
-async fn node_status(provider: &dyn Provider, cluster: &ClusterName, node: &NodeName) -> Option<NodeStatus> {
+async fn node_status(
+    provider: &dyn Provider,
+    cluster: &ClusterName,
+    node: &NodeName,
+) -> Option<NodeStatus> {
     let ask = async {
         let node = provider.open_node(cluster, node).await.ok()?;
         let mut request = ExecRequest::piped([paths::AGENT, "agent", "status"]);

@@ -131,7 +131,9 @@ impl StateDirectory {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry.map_err(|error| unreadable(&error))?;
-            if entry.path().is_dir() && let Some(Ok(name)) = entry.file_name().to_str().map(str::parse) {
+            if entry.path().is_dir()
+                && let Some(Ok(name)) = entry.file_name().to_str().map(str::parse)
+            {
                 names.push(name);
             }
         }
@@ -192,7 +194,18 @@ impl StateDirectory {
         }
     }
 
-    fn write_json<T: Serialize>(&self, name: &ClusterName, file: &str, value: &T) -> Result<(), Problem> {
+    /// Removes the folder of clusters when there is none, and this folder when nothing else is in it.
+    pub(crate) fn remove_if_empty(&self) {
+        // A folder that is not empty stays: that is the question asked.
+        let _ = std::fs::remove_dir(self.clusters_path()).and_then(|()| std::fs::remove_dir(&self.path));
+    }
+
+    fn write_json<T: Serialize>(
+        &self,
+        name: &ClusterName,
+        file: &str,
+        value: &T,
+    ) -> Result<(), Problem> {
         let folder = self.cluster_path(name);
         make_private(&folder)?;
         let json = serde_json::to_vec_pretty(value)
@@ -238,11 +251,14 @@ fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<Option<T>, Problem>
 }
 
 fn unreadable(error: &std::io::Error) -> Problem {
-    Problem::failed("state.unreadable", "cannot read the state folder").because(error).help("run it as root")
+    Problem::failed("state.unreadable", "cannot read the state folder")
+        .because(error)
+        .help("run it as root")
 }
 
 fn unwritable(error: &std::io::Error) -> Problem {
-    let problem = Problem::failed("state.unwritable", "cannot write the state folder").because(error);
+    let problem =
+        Problem::failed("state.unwritable", "cannot write the state folder").because(error);
     if error.kind() == std::io::ErrorKind::StorageFull {
         return problem.help("free some disk and run the command again: nothing is lost");
     }

@@ -9,7 +9,9 @@ use bivouac_pki::Kubeconfig;
 use bivouac_plan::{Action, Plan, UpRequest as PlanRequest, assign_addresses, plan_up};
 use bivouac_provider::{ImagePaths, NetworkRequest, Node, NodeRequest, Provider};
 use bivouac_spec::facts::{Applied, Outcome, Survey};
-use bivouac_spec::{Addresses, Class, Cluster, NodeConfig, NodeName, ObservedCluster, Problem, Problems};
+use bivouac_spec::{
+    Addresses, Class, Cluster, NodeConfig, NodeName, ObservedCluster, Problem, Problems,
+};
 use bivouac_stacks::{Access, Keys, RenderRequest, Stack};
 use camino::Utf8PathBuf;
 use ipnet::IpNet;
@@ -32,7 +34,12 @@ pub trait NodeImages: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be had.
-    async fn ensure(&self, key: &str, reporter: &Reporter, cancel: &CancellationToken) -> Result<ImagePaths, Problem>;
+    async fn ensure(
+        &self,
+        key: &str,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> Result<ImagePaths, Problem>;
 }
 
 /// What `up` needs.
@@ -140,7 +147,9 @@ fn occupied(
         if let Some(other) = request.state.read(&name)? {
             let addresses = other.applied.addresses;
             occupied.insert(addresses.node_network, format!("cluster {name}"));
-            occupied.extend(addresses.pod_networks.into_iter().map(|pods| (pods, format!("cluster {name}"))));
+            occupied.extend(
+                addresses.pod_networks.into_iter().map(|pods| (pods, format!("cluster {name}"))),
+            );
         }
     }
     Ok(occupied)
@@ -195,7 +204,10 @@ fn report_plan(prepared: &Prepared, reporter: &Reporter) {
     reporter.report(Event::Planned { actions });
 }
 
-async fn open_all(request: &UpRequest<'_>, prepared: &Prepared) -> Result<Vec<Arc<dyn Node>>, Problem> {
+async fn open_all(
+    request: &UpRequest<'_>,
+    prepared: &Prepared,
+) -> Result<Vec<Arc<dyn Node>>, Problem> {
     let cluster = request.cluster.name();
     let nodes = prepared.configs.keys().map(|node| request.provider.open_node(cluster, node));
     futures::future::try_join_all(nodes).await
@@ -243,7 +255,9 @@ async fn make(
             Err(problem) => problems.push(problem),
         }
     }
-    if !nodes.is_empty() && let Some(first) = problems.first_mut() {
+    if !nodes.is_empty()
+        && let Some(first) = problems.first_mut()
+    {
         first.class = Class::Partial;
     }
     Problems::check(problems)?;
@@ -254,14 +268,21 @@ async fn make(
 ///
 /// # Errors
 /// When the ground cannot reach it.
-pub async fn reachable_kubeconfig(provider: &dyn Provider, access: &Access) -> Result<Kubeconfig, Problem> {
+pub async fn reachable_kubeconfig(
+    provider: &dyn Provider,
+    access: &Access,
+) -> Result<Kubeconfig, Problem> {
     let Access::Kubernetes(access) = access;
     let node = provider.open_node(&access.cluster, &access.node).await?;
     Ok(access.kubeconfig(node.forward(access.address.port()).await?))
 }
 
 /// Merges the access into the user's kubeconfig, and remembers where, so that `down` takes it out again.
-fn merge_access(file: Option<&UserFile>, ours: &Kubeconfig, state: &ClusterState) -> Result<ClusterState, Problem> {
+fn merge_access(
+    file: Option<&UserFile>,
+    ours: &Kubeconfig,
+    state: &ClusterState,
+) -> Result<ClusterState, Problem> {
     let mut state = state.clone();
     let Some(file) = file else { return Ok(state) };
     state.kubeconfig_made |= !file.path.exists();

@@ -124,7 +124,9 @@ impl Case {
         match (result, after) {
             (Err(_), _) => Outcome::Failed(format!("not done after {} s", PATIENCE.as_secs())),
             (Ok(Err(Stop::Fail(text))), _) => Outcome::Failed(text),
-            (_, Err(problem)) => Outcome::Failed(format!("the cluster cannot be removed: {problem}")),
+            (_, Err(problem)) => {
+                Outcome::Failed(format!("the cluster cannot be removed: {problem}"))
+            }
             (Ok(Err(Stop::Skip(skip))), _) => Outcome::Skipped(skip),
             (Ok(Ok(())), Ok(())) => Outcome::Passed,
         }

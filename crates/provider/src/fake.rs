@@ -194,8 +194,16 @@ impl Provider for Fake {
             let clusters = world.clusters.iter().map(|(name, cluster)| ObservedCluster {
                 name: name.clone(),
                 network: cluster.addresses.as_ref().map(|addresses| addresses.node_network),
-                nodes: cluster.nodes.iter().map(|(n, state)| (n.clone(), state.observe(n))).collect(),
-                remains: if cluster.nodes.is_empty() { vec!["network".to_owned()] } else { Vec::new() },
+                nodes: cluster
+                    .nodes
+                    .iter()
+                    .map(|(n, state)| (n.clone(), state.observe(n)))
+                    .collect(),
+                remains: if cluster.nodes.is_empty() {
+                    vec!["network".to_owned()]
+                } else {
+                    Vec::new()
+                },
             });
             Ok(clusters.collect())
         })
@@ -309,7 +317,12 @@ mod tests {
             let observed = fake.observe().await.unwrap();
             assert_eq!(observed[0].nodes.len(), usize::from(when == When::After));
             fake.ensure_node(&ground.nodes[0]).await.unwrap();
-            let calls = ["ensure_network demo", "ensure_node demo/node-0", "observe", "ensure_node demo/node-0"];
+            let calls = [
+                "ensure_network demo",
+                "ensure_node demo/node-0",
+                "observe",
+                "ensure_node demo/node-0",
+            ];
             assert_eq!(fake.calls(), calls);
         }
     }

@@ -11,7 +11,11 @@ use super::{Applied, Error};
 use crate::options::Places;
 
 /// Makes the file what the config says; unchanged ones are not touched.
-pub(super) fn ensure_file(file: &File, places: &Places, applied: &mut Applied) -> Result<(), Error> {
+pub(super) fn ensure_file(
+    file: &File,
+    places: &Places,
+    applied: &mut Applied,
+) -> Result<(), Error> {
     let path = places.inside(&file.path);
     let (what, done) = match &file.kind {
         FileKind::Regular(content) => ("file", ensure_regular(&path, content.0.as_bytes(), file)),

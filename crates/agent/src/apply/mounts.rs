@@ -11,7 +11,11 @@ use super::{Applied, Error};
 use crate::options::Places;
 
 /// Mounts it where it is not mounted already.
-pub(super) fn ensure_mount(mount: &Mount, places: &Places, applied: &mut Applied) -> Result<(), Error> {
+pub(super) fn ensure_mount(
+    mount: &Mount,
+    places: &Places,
+    applied: &mut Applied,
+) -> Result<(), Error> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Mount {
         kind: mount.kind.clone(),
         target: mount.target.clone(),
@@ -22,7 +26,9 @@ pub(super) fn ensure_mount(mount: &Mount, places: &Places, applied: &mut Applied
     let is_bind = mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind");
     if is_bind && fs::metadata(source).is_ok_and(|metadata| !metadata.is_dir()) {
         if !target.exists() {
-            target.parent().map_or(Ok(()), |parent: &Utf8Path| fs::create_dir_all(parent))
+            target
+                .parent()
+                .map_or(Ok(()), |parent: &Utf8Path| fs::create_dir_all(parent))
                 .and_then(|()| fs::write(&target, ""))
                 .map_err(|error| failed(error.into()))?;
         }
@@ -39,7 +45,8 @@ pub(super) fn ensure_mount(mount: &Mount, places: &Places, applied: &mut Applied
 }
 
 fn is_same(source: &Utf8Path, target: &Utf8Path) -> bool {
-    let identity = |path| fs::metadata(path).map(|metadata: fs::Metadata| (metadata.dev(), metadata.ino()));
+    let identity =
+        |path| fs::metadata(path).map(|metadata: fs::Metadata| (metadata.dev(), metadata.ino()));
     let same = matches!((identity(source), identity(target)), (Ok(a), Ok(b)) if a == b);
     // A path bound on itself is the same before too: only the table tells.
     same && (source != target || table_has(target, |_| true))

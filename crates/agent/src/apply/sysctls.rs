@@ -17,7 +17,8 @@ pub(super) fn ensure_sysctl(sysctl: &Sysctl, options: &RunOptions, applied: &mut
     let present = match fs::read_to_string(&path) {
         Ok(present) => present,
         Err(error) => {
-            let text = format!("kernel parameter {} cannot be read: {}", sysctl.name, reason(&error));
+            let text =
+                format!("kernel parameter {} cannot be read: {}", sysctl.name, reason(&error));
             applied.warnings.push(text);
             return;
         }
@@ -52,8 +53,18 @@ fn mask(path: &Utf8Path, sysctl: &Sysctl, runtime: &Utf8Path) -> Result<(), Stri
 
 /// Dots separate, and a `/` stands for a dot within a name, as sysctl(8) has it.
 fn path_of(name: &str) -> Utf8PathBuf {
-    let swapped: String =
-        name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect();
+    let swapped: String = name
+        .chars()
+        .map(|c| {
+            if c == '.' {
+                '/'
+            } else if c == '/' {
+                '.'
+            } else {
+                c
+            }
+        })
+        .collect();
     Utf8PathBuf::from("/proc/sys").join(swapped)
 }
 
@@ -67,7 +78,10 @@ mod tests {
 
     #[test]
     fn names_become_paths_and_values_compare_by_words() {
-        assert_eq!(path_of("net.ipv4.conf.eth0/1.rp_filter"), "/proc/sys/net/ipv4/conf/eth0.1/rp_filter");
+        assert_eq!(
+            path_of("net.ipv4.conf.eth0/1.rp_filter"),
+            "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"
+        );
         assert!(is_equal("1024\t65535\n", "1024 65535"));
         assert!(!is_equal("1\n", "10"));
     }
@@ -83,7 +97,10 @@ mod tests {
             ensure_sysctl(&sysctl, &RunOptions::default(), &mut applied);
         }
         assert_eq!(applied.changes, Vec::<String>::new());
-        assert_eq!(applied.warnings, ["kernel parameter kernel.no_such_thing cannot be read: it does not exist"]);
+        assert_eq!(
+            applied.warnings,
+            ["kernel parameter kernel.no_such_thing cannot be read: it does not exist"]
+        );
     }
 
     #[test]

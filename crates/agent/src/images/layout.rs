@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
@@ -67,7 +68,13 @@ pub(super) struct Layer {
 /// Name and descriptor of every selected image.
 pub(super) fn open_index(selection: &Selection<'_>) -> Result<Vec<(String, Descriptor)>, Error> {
     let path = selection.directory.join("index.json");
-    let index: Index = parse(&path, &read(&path)?)?;
+    let index = match read(&path) {
+        // A directory that no image was put in yet has no index.
+        Err(Error::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Index { manifests: Vec::new() }
+        }
+        bytes => parse(&path, &bytes?)?,
+    };
     let mut found = Vec::new();
     for descriptor in index.manifests {
         let Some(name) = descriptor.annotations.get(NAME).cloned() else {

@@ -51,7 +51,8 @@ async fn register_all(
     }
     containerd.create_lease(format!("{:.0}", now + LEASE)).await?;
     let pinned = selection.pinned;
-    let done = try_join_all(images.iter().map(|image| register_one(&containerd, image, pinned))).await;
+    let done =
+        try_join_all(images.iter().map(|image| register_one(&containerd, image, pinned))).await;
     // After a failure too: what is not held by an image record is of no use.
     let deleted = containerd.delete_lease().await;
     done?;
@@ -120,7 +121,9 @@ fn upper(mounts: &[Mount]) -> Option<Utf8PathBuf> {
     let [mount] = mounts else { return None };
     match mount.kind.as_str() {
         "bind" => Some(mount.source.as_str().into()),
-        _ => mount.options.iter().find_map(|option| option.strip_prefix("upperdir=")).map(Into::into),
+        _ => {
+            mount.options.iter().find_map(|option| option.strip_prefix("upperdir=")).map(Into::into)
+        }
     }
 }
 

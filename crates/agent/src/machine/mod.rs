@@ -22,8 +22,8 @@ mod properties;
 use std::time::Duration;
 
 use bivouac_spec::NodeConfig;
-use bivouac_spec::node::status::{NodePhase, UnitState, UnitStatus};
 use bivouac_spec::node::Signal;
+use bivouac_spec::node::status::{NodePhase, UnitState, UnitStatus};
 
 use unit::Unit;
 

@@ -12,12 +12,17 @@ fn config(afters: &[(u8, Vec<usize>)]) -> NodeConfig {
     let (mut services, mut tasks, mut conditions) = (Vec::new(), Vec::new(), Vec::new());
     for (index, (kind, after)) in afters.iter().enumerate() {
         let name = format!("u{index}");
-        let after: Vec<_> =
-            after.iter().map(|a| a % index.max(1)).filter(|a| *a < index).map(|a| format!("u{a}")).collect();
+        let after: Vec<_> = after
+            .iter()
+            .map(|a| a % index.max(1))
+            .filter(|a| *a < index)
+            .map(|a| format!("u{a}"))
+            .collect();
         let probe = json!({"check": {"file": "/x"}});
         match kind {
             0 => services.push(json!({"name": name, "command": ["/x"], "after": after})),
-            1 => services.push(json!({"name": name, "command": ["/x"], "after": after, "ready": probe})),
+            1 => services
+                .push(json!({"name": name, "command": ["/x"], "after": after, "ready": probe})),
             2 => tasks.push(json!({"name": name, "after": after, "run": {"command": ["/x"]}})),
             _ => conditions.push(json!({"name": name, "after": after, "probe": probe})),
         }
@@ -62,7 +67,10 @@ impl World {
         match effect {
             Effect::Start(unit) | Effect::Ask { unit, .. } if !self.ever[unit] => {
                 let after = &self.machine.units[unit].after;
-                assert!(after.iter().all(|id| state(id) == UnitState::Ready), "{unit} started too early");
+                assert!(
+                    after.iter().all(|id| state(id) == UnitState::Ready),
+                    "{unit} started too early"
+                );
                 self.ever[unit] = true;
             }
             _ => {}
@@ -179,7 +187,11 @@ fn a_restart_storm_backs_off_and_a_good_while_forgives() {
     assert_eq!(world.machine.status()[0].restarts, 9);
     world.now += Duration::from_secs(10);
     world.running.clear();
-    world.give(Event::Ended { unit: 0, how: "exited with 1".into(), last_line: Some("bye".into()) });
+    world.give(Event::Ended {
+        unit: 0,
+        how: "exited with 1".into(),
+        last_line: Some("bye".into()),
+    });
     let status = &world.machine.status()[0];
     assert_eq!(status.state, UnitState::Restarting);
     assert_eq!(status.detail.as_deref(), Some("exited with 1, again in 100 ms; last line: bye"));
@@ -207,7 +219,11 @@ fn what_is_ready_is_asked_slowly_and_given_up_after_three_misses() {
     }
     let status = &world.machine.status()[0];
     assert_eq!(status.detail.as_deref(), Some("not ready any more: HTTP 503"));
-    assert_eq!((status.kind, status.pid), (UnitKind::Service, Some(100)), "it is never killed for it");
+    assert_eq!(
+        (status.kind, status.pid),
+        (UnitKind::Service, Some(100)),
+        "it is never killed for it"
+    );
     world.to_deadline();
     let (unit, round) = world.open.pop().unwrap();
     world.give(Event::Answered { unit, round, answer: Answer::Yes });

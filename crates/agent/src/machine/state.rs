@@ -42,7 +42,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn started(&mut self, id: UnitId, pid: u32, now: Duration, effects: &mut Vec<Effect>) {
+    pub(super) fn started(
+        &mut self,
+        id: UnitId,
+        pid: u32,
+        now: Duration,
+        effects: &mut Vec<Effect>,
+    ) {
         let unit = &mut self.units[id];
         unit.pid = Some(pid);
         match unit.state {
@@ -70,12 +76,14 @@ impl Machine {
             unit.anew = false;
             self.launch(id, now, effects);
         } else {
-            let proved = unit.ready_since.is_some_and(|since| now - since >= unit.restart.max.duration());
+            let proved =
+                unit.ready_since.is_some_and(|since| now - since >= unit.restart.max.duration());
             if proved {
                 unit.backoff = unit.restart.initial.duration();
             }
             let wait = unit.backoff;
-            unit.backoff = (wait * 2).min(unit.restart.max.duration()).max(unit.restart.initial.duration());
+            unit.backoff =
+                (wait * 2).min(unit.restart.max.duration()).max(unit.restart.initial.duration());
             unit.renew();
             unit.state = UnitState::Restarting;
             unit.wake = Some(now + wait);

@@ -64,7 +64,8 @@ pub(super) fn all_of(config: &NodeConfig) -> Vec<Unit> {
     let mut units = Vec::new();
     let mut afters = Vec::new();
     for service in &config.services {
-        let mut unit = Unit::new(&service.name, UnitKind::Service, service.ready.as_ref().map(pace));
+        let mut unit =
+            Unit::new(&service.name, UnitKind::Service, service.ready.as_ref().map(pace));
         (unit.restart, unit.stop) = (service.restart, service.stop);
         unit.backoff = service.restart.initial.duration();
         units.push(unit);

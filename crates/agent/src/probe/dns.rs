@@ -174,7 +174,9 @@ fn judge(bytes: &[u8], id: u16) -> Option<Result<(), Miss>> {
     let is_address = |data: &RData<'_>| matches!(data, RData::A(_) | RData::AAAA(_));
     let said = |text: &str| Some(Err(Miss::Said(text.to_owned())));
     match packet.rcode() {
-        RCODE::NoError if packet.answers.iter().any(|record| is_address(&record.rdata)) => Some(Ok(())),
+        RCODE::NoError if packet.answers.iter().any(|record| is_address(&record.rdata)) => {
+            Some(Ok(()))
+        }
         RCODE::NoError => Some(Err(Miss::NoAddress)),
         RCODE::NameError => said("the name does not exist"),
         RCODE::ServerFailure => said("the server failed"),

@@ -80,7 +80,10 @@ fn local() -> TcpListener {
 fn sockets_ports_and_files() {
     let (_keep, root) = folder();
     let socket = root.join("s.sock");
-    assert_eq!(once(Check::Socket(socket.clone())).unwrap_err(), format!("{socket} does not exist yet"));
+    assert_eq!(
+        once(Check::Socket(socket.clone())).unwrap_err(),
+        format!("{socket} does not exist yet")
+    );
     let listener = UnixListener::bind(&socket).unwrap();
     assert_eq!(once(Check::Socket(socket.clone())), Ok(()));
     drop(listener);
@@ -114,9 +117,8 @@ fn http_answers_are_judged_and_connections_kept() {
             what: "nodes are Ready".into(),
         }),
     };
-    let try_with = |expect| {
-        ask(&Probe::new(Check::Http { request: request.clone(), expect }), &tools)
-    };
+    let try_with =
+        |expect| ask(&Probe::new(Check::Http { request: request.clone(), expect }), &tools);
     assert_eq!(try_with(Expect::success()), Ok(()));
     assert_eq!(try_with(wanted(1)), Ok(()));
     assert_eq!(try_with(wanted(3)).unwrap_err(), "1 of 3 nodes are Ready");
@@ -176,7 +178,9 @@ fn pki(root: &Utf8Path) -> Pki {
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
     let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build().unwrap();
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .unwrap();
     let server_key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(server_key.serialize_der()));
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -192,10 +196,10 @@ fn https_with_own_authority_and_client_certificate() {
     let (_keep, root) = folder();
     let pki = pki(&root);
     let config = Arc::clone(&pki.server);
-    let wrap = move |stream| {
-        StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream)
-    };
-    let (address, connections) = serve(local(), wrap, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    let wrap =
+        move |stream| StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+    let (address, connections) =
+        serve(local(), wrap, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
     let file = |name: &str| pki.root.join(name);
     let identity = Identity { certificate: file("client.crt"), key: file("client.key") };
     let tls = Tls { authority: file("ca.crt"), identity: Some(identity) };
@@ -217,7 +221,10 @@ fn https_with_own_authority_and_client_certificate() {
     assert_eq!(text, format!("cannot read {}: it does not exist", file("gone.crt")));
 }
 
-fn respond(answer: impl Fn(u16) -> Packet<'static> + Send + 'static, drop_first: usize) -> SocketAddr {
+fn respond(
+    answer: impl Fn(u16) -> Packet<'static> + Send + 'static,
+    drop_first: usize,
+) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     thread::spawn(move || {
@@ -250,7 +257,11 @@ fn dns(server: SocketAddr, from: Vantage) -> Check {
 #[test]
 fn dns_answers_hold_an_address() {
     assert_eq!(once(dns(respond(with_address, 0), Vantage::Node)), Ok(()));
-    assert_eq!(once(dns(respond(with_address, 1), Vantage::Node)), Ok(()), "a lost question is repeated");
+    assert_eq!(
+        once(dns(respond(with_address, 1), Vantage::Node)),
+        Ok(()),
+        "a lost question is repeated"
+    );
     let empty = once(dns(respond(Packet::new_reply, 0), Vantage::Node));
     assert_eq!(empty.unwrap_err(), "an answer without an address");
     let unknown = |id| {
@@ -258,7 +269,10 @@ fn dns_answers_hold_an_address() {
         *packet.rcode_mut() = RCODE::NameError;
         packet
     };
-    assert_eq!(once(dns(respond(unknown, 0), Vantage::Node)).unwrap_err(), "the name does not exist");
+    assert_eq!(
+        once(dns(respond(unknown, 0), Vantage::Node)).unwrap_err(),
+        "the name does not exist"
+    );
     let silent = respond(with_address, usize::MAX);
     let text = once(dns(silent, Vantage::Node)).unwrap_err();
     assert_eq!(text, format!("no answer from {silent} within 400 ms"));

@@ -59,12 +59,14 @@ mod token {
 #[must_use]
 pub fn run(options: &RunOptions) -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let logs = match Logs::open(&options.places.logs) {
-        Ok(logs) => logs,
-        Err(_) => return ExitCode::FAILURE,
-    };
+    // Before any thread is started: each inherits the blocked signals, and one that did not would take them.
+    let signals = SignalFd::open(&SIGNALS);
+    let Ok(logs) = Logs::open(&options.places.logs) else { return ExitCode::FAILURE };
     let logs = Arc::new(logs);
-    match Supervisor::open(options, Arc::clone(&logs)) {
+    let supervisor = signals
+        .map_err(|error| Problem::failed("agent.start", "cannot take signals").because(&error))
+        .and_then(|signals| Supervisor::open(options, Arc::clone(&logs), signals));
+    match supervisor {
         Ok(supervisor) => supervisor.live(options),
         Err(problem) => {
             logs.note(&render(&problem));
@@ -104,12 +106,11 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn open(options: &RunOptions, logs: Arc<Logs>) -> Result<Self, Problem> {
+    fn open(options: &RunOptions, logs: Arc<Logs>, signals: SignalFd) -> Result<Self, Problem> {
         let started = Instant::now();
         let failed = |what: &str, error: &dyn std::error::Error| {
             Problem::failed("agent.start", format!("cannot {what}")).because(error)
         };
-        let signals = SignalFd::open(&SIGNALS).map_err(|error| failed("take signals", &error))?;
         if std::process::id() != 1 {
             set_child_subreaper().map_err(|error| failed("adopt orphans", &error))?;
         }
@@ -126,7 +127,12 @@ impl Supervisor {
             let watched = epoll::EventFlags::IN;
             epoll::add(&poll, &signals, epoll::EventData::new_u64(token::SIGNALS), watched)?;
             epoll::add(&poll, inbox.waker(), epoll::EventData::new_u64(token::INBOX), watched)?;
-            epoll::add(&poll, server.listener(), epoll::EventData::new_u64(token::LISTENER), watched)?;
+            epoll::add(
+                &poll,
+                server.listener(),
+                epoll::EventData::new_u64(token::LISTENER),
+                watched,
+            )?;
             Ok(())
         };
         watch().map_err(|error| failed("wait for events", &error))?;
@@ -165,7 +171,8 @@ impl Supervisor {
         }
         for task in &config.tasks {
             let is_command = matches!(task.run, bivouac_spec::node::Run::Command(_));
-            let log = is_command.then(|| self.logs.open_log(&task.name.replace('/', "_")).ok()).flatten();
+            let log =
+                is_command.then(|| self.logs.open_log(&task.name.replace('/', "_")).ok()).flatten();
             let work = Work { run: task.run.clone(), done: Arc::default(), log };
             self.questions.push(Some(Question::Task(work)));
         }
@@ -185,7 +192,8 @@ impl Supervisor {
             }
             match ensure_applied(config, options) {
                 Ok(applied) => {
-                    self.logs.note(&format!("applied the config, {} changes", applied.changes.len()));
+                    self.logs
+                        .note(&format!("applied the config, {} changes", applied.changes.len()));
                     self.publisher.warnings.extend(applied.warnings);
                 }
                 Err(error) => self.publisher.problems.push(error.into()),
@@ -207,7 +215,8 @@ impl Supervisor {
         while !self.stopped {
             self.publish();
             let now = self.now();
-            let deadline = self.machine.deadline().into_iter().chain(self.publisher.deadline()).min();
+            let deadline =
+                self.machine.deadline().into_iter().chain(self.publisher.deadline()).min();
             let timeout = deadline.map(|deadline| {
                 let left = deadline.saturating_sub(now);
                 rustix::event::Timespec {

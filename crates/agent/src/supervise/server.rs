@@ -87,7 +87,13 @@ impl Server {
     }
 
     /// Answers a request for the status.
-    pub(super) fn send_status(&mut self, token: u64, follow: bool, newest: Newest<'_>, poll: &OwnedFd) {
+    pub(super) fn send_status(
+        &mut self,
+        token: u64,
+        follow: bool,
+        newest: Newest<'_>,
+        poll: &OwnedFd,
+    ) {
         if let Some(client) = self.clients.get_mut(&token) {
             client.follows = follow;
             client.ends = !follow;

@@ -14,7 +14,11 @@ use crate::processes::{Processes, command, reason};
 ///
 /// # Errors
 /// A sentence that names the program.
-pub(super) fn start(service: &Service, log: Option<&Arc<Log>>, processes: &Processes) -> Result<u32, String> {
+pub(super) fn start(
+    service: &Service,
+    log: Option<&Arc<Log>>,
+    processes: &Processes,
+) -> Result<u32, String> {
     let mut command = command(&service.command, &service.environment);
     let outputs = || -> io::Result<_> {
         let log = log.ok_or_else(|| io::Error::other("there is no log"))?;
@@ -67,9 +71,9 @@ fn limits(limits: &Limits) -> impl Iterator<Item = Limit> {
         (Resource::Memlock, limits.locked_memory),
         (Resource::Core, limits.core),
     ];
-    wanted.into_iter().filter_map(|(resource, value)| {
-        Some(Limit { resource, soft: Some(value?), hard: value })
-    })
+    wanted
+        .into_iter()
+        .filter_map(|(resource, value)| Some(Limit { resource, soft: Some(value?), hard: value }))
 }
 
 /// As the kernel names it in `/proc/PID/limits`.

@@ -40,7 +40,8 @@ pub(super) fn end_everything(processes: &Processes, signals: &SignalFd) {
                 break;
             }
             // Woken by SIGCHLD; a process that is no child of ours tells nobody, hence the upper limit.
-            let _ = wait_readable(&[signals.as_fd()], Some(patience.min(Duration::from_millis(20))));
+            let _ =
+                wait_readable(&[signals.as_fd()], Some(patience.min(Duration::from_millis(20))));
             while let Ok(Some(_)) = signals.read() {}
         }
     }
@@ -52,7 +53,8 @@ fn in_reach() -> Vec<u32> {
     if own == 1 {
         return all.into_iter().filter(|pid| *pid != own && !is_kernel_thread(*pid)).collect();
     }
-    let parents: Vec<(u32, u32)> = all.iter().filter_map(|pid| Some((*pid, parent(*pid)?))).collect();
+    let parents: Vec<(u32, u32)> =
+        all.iter().filter_map(|pid| Some((*pid, parent(*pid)?))).collect();
     let mut found = vec![own];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {

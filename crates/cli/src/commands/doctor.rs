@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use bivouac_provider::Provider;
 use bivouac_spec::cluster::Provider as ProviderSpec;
 use bivouac_spec::facts::{Outcome, Survey};
 use bivouac_spec::{Class, Problems};

@@ -16,16 +16,26 @@ pub fn init(init: &Init) -> Result<ExitCode, Problems> {
     }
     let mut options = std::fs::OpenOptions::new();
     options.write(true);
-    if init.force { options.create(true).truncate(true) } else { options.create_new(true) };
-    let written = options.open(&init.file).and_then(|mut file| file.write_all(cluster::example().as_bytes()));
+    if init.force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    let written =
+        options.open(&init.file).and_then(|mut file| file.write_all(cluster::example().as_bytes()));
     written.map_err(|error| {
-        let problem = Problem::failed("cli.init", format!("cannot write {}", init.file)).because(&error);
+        let problem =
+            Problem::failed("cli.init", format!("cannot write {}", init.file)).because(&error);
         match error.kind() {
-            std::io::ErrorKind::AlreadyExists => problem.help("name another file, or replace it with `--force`"),
+            std::io::ErrorKind::AlreadyExists => {
+                problem.help("name another file, or replace it with `--force`")
+            }
             _ => problem,
         }
     })?;
-    output::raw(format!("wrote {0}; change it and run `bivouac up -f {0}`\n", init.file).as_bytes())?;
+    output::raw(
+        format!("wrote {0}; change it and run `bivouac up -f {0}`\n", init.file).as_bytes(),
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -43,7 +53,8 @@ pub fn completion(completion: &Completion) -> Result<ExitCode, Problems> {
 
 /// The command line as a document: the long help of every command, hidden ones left out.
 pub fn reference() -> Result<ExitCode, Problems> {
-    let mut text = "# The command line\n\nMade from the program by `cargo xtask generate`.\n".to_owned();
+    let mut text =
+        "# The command line\n\nMade from the program by `cargo xtask generate`.\n".to_owned();
     describe(&mut text, &mut args::command(), "");
     output::raw(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -54,7 +65,10 @@ fn describe(text: &mut String, command: &mut clap::Command, parents: &str) {
     let help = command.clone().bin_name(&name).term_width(100).render_long_help().to_string();
     let help: Vec<&str> = help.lines().map(str::trim_end).collect();
     text.push_str(&format!("\n## {name}\n\n```\n{}\n```\n", help.join("\n").trim_end()));
-    for child in command.get_subcommands_mut().filter(|child| !child.is_hide_set() && child.get_name() != "help") {
+    for child in command
+        .get_subcommands_mut()
+        .filter(|child| !child.is_hide_set() && child.get_name() != "help")
+    {
         describe(text, child, &name);
     }
 }
@@ -70,7 +84,9 @@ pub fn version(version: &args::Version) -> Result<ExitCode, Problems> {
     let versions = Versions { bivouac: env!("CARGO_PKG_VERSION"), programs };
     output::write(version.output, &versions, || {
         let mut rows = vec![vec!["bivouac".to_owned(), versions.bivouac.to_owned()]];
-        rows.extend(versions.programs.iter().map(|(name, version)| vec![name.clone(), version.clone()]));
+        rows.extend(
+            versions.programs.iter().map(|(name, version)| vec![name.clone(), version.clone()]),
+        );
         output::table(&rows)
     })?;
     Ok(ExitCode::SUCCESS)

@@ -44,11 +44,17 @@ pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Pr
             remove(global, &name, found, &reporter).await
         };
         match actions {
-            Ok(actions) => removed.push(Removed { cluster: name, actions, seconds: started.elapsed().as_secs_f64() }),
+            Ok(actions) => removed.push(Removed {
+                cluster: name,
+                actions,
+                seconds: started.elapsed().as_secs_f64(),
+            }),
             Err(found) => problems.extend(found.as_slice().iter().cloned()),
         }
     }
-    output::write(arguments.output, &removed, || removed.iter().map(|one| sentence(one, arguments.dry_run)).collect())?;
+    output::write(arguments.output, &removed, || {
+        removed.iter().map(|one| sentence(one, arguments.dry_run)).collect()
+    })?;
     Problems::check(problems)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -59,8 +65,10 @@ async fn remove(
     found: Option<&Existing>,
     reporter: &bivouac_engine::Reporter,
 ) -> Result<Vec<Action>, Problems> {
-    let provider = found
-        .map_or_else(|| open_provider(global, &ProviderSpec::default()), |existing| Arc::clone(&existing.provider));
+    let provider = found.map_or_else(
+        || open_provider(global, &ProviderSpec::default()),
+        |existing| Arc::clone(&existing.provider),
+    );
     let state = open_state(global);
     let kubeconfig = home::kubeconfig_file(None);
     let request = DownRequest { cluster: name, provider, state: &state, kubeconfig };
@@ -70,8 +78,13 @@ async fn remove(
 fn sentence(removed: &Removed, dry_run: bool) -> String {
     let Removed { cluster, actions, seconds } = removed;
     if dry_run {
-        let lines: Vec<String> = actions.iter().map(|action| format!("{}\n", action.describe())).collect();
-        return format!("{}{} to remove cluster {cluster}\n", lines.concat(), super::plan::count(actions));
+        let lines: Vec<String> =
+            actions.iter().map(|action| format!("{}\n", action.describe())).collect();
+        return format!(
+            "{}{} to remove cluster {cluster}\n",
+            lines.concat(),
+            super::plan::count(actions)
+        );
     }
     if actions.is_empty() {
         return format!("there is nothing of cluster {cluster}\n");

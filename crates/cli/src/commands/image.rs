@@ -27,10 +27,16 @@ pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Probl
             let current = StoreImages::open(global).bundle()?.image_key();
             let images = bivouac_image::list(&store).map_err(|error| problem_of(&error))?;
             output::write(*output, &images, || {
-                let mut rows = vec![["KEY", "KUBERNETES", "SIZE", "CREATED", "USE"].map(str::to_owned).to_vec()];
+                let mut rows = vec![
+                    ["KEY", "KUBERNETES", "SIZE", "CREATED", "USE"].map(str::to_owned).to_vec(),
+                ];
                 for image in &images {
-                    let uses = [(image.key == current, "this bivouac"), (image.in_use || used.contains(&image.key), "clusters")];
-                    let uses: Vec<&str> = uses.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
+                    let uses = [
+                        (image.key == current, "this bivouac"),
+                        (image.in_use || used.contains(&image.key), "clusters"),
+                    ];
+                    let uses: Vec<&str> =
+                        uses.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
                     rows.push(vec![
                         image.key.chars().take(12).collect(),
                         image.versions.get("kube").cloned().unwrap_or_default(),
@@ -50,9 +56,14 @@ pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Probl
                 keep.insert(images.bundle()?.image_key());
             }
             let keep: Vec<&str> = keep.iter().map(String::as_str).collect();
-            let pruned = bivouac_image::prune(&images.store()?, &keep).map_err(|error| problem_of(&error))?;
+            let pruned = bivouac_image::prune(&images.store()?, &keep)
+                .map_err(|error| problem_of(&error))?;
             output::write(*output, &pruned, || {
-                format!("removed {} things, {}\n", pruned.removed.len(), output::bytes(pruned.bytes))
+                format!(
+                    "removed {} things, {}\n",
+                    pruned.removed.len(),
+                    output::bytes(pruned.bytes)
+                )
             })?;
         }
     }
@@ -61,9 +72,12 @@ pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Probl
 
 /// Hashes everything in the store. Damage is shown and makes the command fail; the next build mends it.
 async fn verify(global: &Global, format: Format) -> Result<ExitCode, Problems> {
-    let (store, reporter, stop) = (StoreImages::open(global).store()?, progress::reporter(global), Cancel::new());
+    let (store, reporter, stop) =
+        (StoreImages::open(global).store()?, progress::reporter(global), Cancel::new());
     let check = move || bivouac_image::verify(&store, &step_reporter(reporter), &stop);
-    let damage = tokio::task::spawn_blocking(check).await.map_err(|error| Problem::from_error("image.verify", &error))?;
+    let damage = tokio::task::spawn_blocking(check)
+        .await
+        .map_err(|error| Problem::from_error("image.verify", &error))?;
     let damage = damage.map_err(|error| problem_of(&error))?;
     output::write(format, &damage, || {
         if damage.is_empty() {

@@ -23,7 +23,8 @@ pub async fn run(global: &Global, arguments: &args::Kubectl) -> Result<ExitCode,
         .env("KUBECONFIG", file.path())
         .status()
         .map_err(|error| {
-            Problem::failed("cli.kubectl", "cannot run the kubectl of the node image").because(&error)
+            Problem::failed("cli.kubectl", "cannot run the kubectl of the node image")
+                .because(&error)
         })?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))

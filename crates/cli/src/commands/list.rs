@@ -12,7 +12,12 @@ use crate::selection::existing_clusters;
 pub async fn run(global: &Global, arguments: &args::List) -> Result<ExitCode, Problems> {
     let existing = existing_clusters(global).await?;
     let asked = existing.iter().map(|cluster| {
-        cluster_status(cluster.provider.as_ref(), cluster.provider_name, &cluster.observed, cluster.state.as_ref())
+        cluster_status(
+            cluster.provider.as_ref(),
+            cluster.provider_name,
+            &cluster.observed,
+            cluster.state.as_ref(),
+        )
     });
     let statuses = futures::future::join_all(asked).await;
     output::write(arguments.output, &statuses, || {

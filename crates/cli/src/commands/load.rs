@@ -33,10 +33,12 @@ pub async fn run(global: &Global, arguments: &args::Load) -> Result<ExitCode, Pr
     let store = Store::open(&global.store_path()).map_err(|error| problem_of(&error))?;
     let reporter = progress::reporter(global);
     let asked = arguments.images.clone();
-    let imported = tokio::task::spawn_blocking(move || import_all(&store, &asked, &step_reporter(reporter)));
+    let imported =
+        tokio::task::spawn_blocking(move || import_all(&store, &asked, &step_reporter(reporter)));
     let imported = imported.await.map_err(|error| Problem::from_error("cli.load", &error))??;
     let images: Vec<String> = imported.into_iter().map(|image| image.name).collect();
-    futures::future::try_join_all(nodes.iter().map(|node| register(node.as_ref(), &images))).await?;
+    futures::future::try_join_all(nodes.iter().map(|node| register(node.as_ref(), &images)))
+        .await?;
     let loaded = Loaded { images, nodes: names, seconds: started.elapsed().as_secs_f64() };
     output::write(arguments.output, &loaded, || {
         let lines = loaded.images.iter().map(|image| format!("loaded {image}\n"));
@@ -66,7 +68,8 @@ fn import_all(
 }
 
 async fn register(node: &dyn Node, images: &[String]) -> Result<(), Problem> {
-    let mut request = ExecRequest::piped([paths::AGENT, "agent", "images", "--directory", paths::SHARED_IMAGES]);
+    let mut request =
+        ExecRequest::piped([paths::AGENT, "agent", "images", "--directory", paths::SHARED_IMAGES]);
     request.command.extend(images.iter().cloned());
     request.stdio = Stdio::NoInput;
     let mut process = node.exec(&request).await?;
@@ -78,8 +81,10 @@ async fn register(node: &dyn Node, images: &[String]) -> Result<(), Problem> {
     match process.exit.await? {
         0 => Ok(()),
         code => {
-            let mut problem =
-                Problem::failed("cli.load", format!("node `{}` did not take the images (exit code {code})", node.name()));
+            let mut problem = Problem::failed(
+                "cli.load",
+                format!("node `{}` did not take the images (exit code {code})", node.name()),
+            );
             problem.causes = said.lines().map(str::to_owned).collect();
             Err(problem.help(format!("run `bivouac logs {} containerd` to see why", node.name())))
         }

@@ -17,11 +17,16 @@ pub async fn run(global: &Global, arguments: &args::Logs) -> Result<ExitCode, Pr
         None => only_node(&existing)?,
     };
     let node = existing.node(&name).await?;
-    let request = LogRequest { service: arguments.service.clone(), tail: arguments.tail, follow: arguments.follow };
+    let request = LogRequest {
+        service: arguments.service.clone(),
+        tail: arguments.tail,
+        follow: arguments.follow,
+    };
     let mut log = node.logs(&request).await?;
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let read = log.read(&mut buffer).await.map_err(|error| Problem::from_error("cli.log", &error))?;
+        let read =
+            log.read(&mut buffer).await.map_err(|error| Problem::from_error("cli.log", &error))?;
         if read == 0 {
             return Ok(ExitCode::SUCCESS);
         }
@@ -35,8 +40,13 @@ fn only_node(existing: &Existing) -> Result<NodeName, Problem> {
         [only] => Ok(only.clone()),
         _ => {
             let list: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-            let message = format!("cluster `{}` has {} nodes and none was named", existing.name(), names.len());
-            Err(Problem::usage("cli.which_node", message).help(format!("name one of: {}", list.join(", "))))
+            let message = format!(
+                "cluster `{}` has {} nodes and none was named",
+                existing.name(),
+                names.len()
+            );
+            Err(Problem::usage("cli.which_node", message)
+                .help(format!("name one of: {}", list.join(", "))))
         }
     }
 }

@@ -23,7 +23,9 @@ pub async fn run(global: &Global, arguments: &args::Status) -> Result<ExitCode, 
 fn text(status: &ClusterStatus, services: bool) -> String {
     let usable = if status.usable { "usable" } else { "not usable" };
     let mut text = format!("cluster {} on {}: {usable}\n\n", status.name, status.provider);
-    let mut rows = vec![["NODE", "ROLE", "STATE", "ADDRESS", "UP FOR", "WAITS FOR"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["NODE", "ROLE", "STATE", "ADDRESS", "UP FOR", "WAITS FOR"].map(str::to_owned).to_vec(),
+    ];
     for (name, node) in &status.nodes {
         let said = node.status.as_ref();
         rows.push(vec![
@@ -51,7 +53,11 @@ fn text(status: &ClusterStatus, services: bool) -> String {
 }
 
 fn service_rows(status: &ClusterStatus) -> Vec<Vec<String>> {
-    let mut rows = vec![["NODE", "UNIT", "STATE", "PID", "RESTARTS", "READY AFTER", "DETAIL"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["NODE", "UNIT", "STATE", "PID", "RESTARTS", "READY AFTER", "DETAIL"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for (name, node) in &status.nodes {
         for unit in node.status.iter().flat_map(|said| &said.units) {
             let state = match unit.state {

@@ -39,7 +39,11 @@ pub async fn run(global: &Global, up: &args::Up) -> std::result::Result<ExitCode
         images: &StoreImages::open(global),
         agent: home::own_binary()?,
         state: &open_state(global),
-        kubeconfig: if up.no_kubeconfig { None } else { home::kubeconfig_file(up.kubeconfig.as_ref()) },
+        kubeconfig: if up.no_kubeconfig {
+            None
+        } else {
+            home::kubeconfig_file(up.kubeconfig.as_ref())
+        },
         timeout: Duration::from_secs(up.timeout),
     };
     let reporter = progress::reporter(global);
@@ -55,7 +59,10 @@ pub async fn run(global: &Global, up: &args::Up) -> std::result::Result<ExitCode
         seconds: started.elapsed().as_secs_f64(),
     };
     output::write(up.output, &result, || {
-        let (name, seconds, description) = (cluster.name(), result.seconds, &upped.description);
+        let (name, seconds) = (cluster.name(), result.seconds);
+        let nodes =
+            if upped.nodes == 1 { "1 node".to_owned() } else { format!("{} nodes", upped.nodes) };
+        let description = format!("{nodes}, {}", upped.description);
         if changed {
             format!("cluster {name} is usable: {description}, {seconds:.1} s\n")
         } else {

@@ -36,7 +36,8 @@ impl StoreImages {
 
     /// The bundle that images are built from.
     pub fn bundle(&self) -> Result<Bundle, Problem> {
-        let bundle = self.bundle.as_ref().map_or_else(Bundle::embedded, |folder| Bundle::open(folder));
+        let bundle =
+            self.bundle.as_ref().map_or_else(Bundle::embedded, |folder| Bundle::open(folder));
         bundle.map_err(|error| problem_of(&error))
     }
 
@@ -47,11 +48,17 @@ impl StoreImages {
 
     /// The unpacked image of this key.
     pub fn rootfs(&self, key: &str) -> Result<Utf8PathBuf, Problem> {
-        NodeImage::open(&self.store()?, key).map(|image| image.rootfs()).map_err(|error| problem_of(&error))
+        NodeImage::open(&self.store()?, key)
+            .map(|image| image.rootfs())
+            .map_err(|error| problem_of(&error))
     }
 
     /// Builds the image of the bundle, unless it is there and sound.
-    pub async fn build(&self, reporter: &Reporter, cancel: &CancellationToken) -> Result<NodeImage, Problem> {
+    pub async fn build(
+        &self,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> Result<NodeImage, Problem> {
         let (store, bundle, reporter) = (self.store()?, self.bundle()?, reporter.clone());
         let stop = Cancel::new();
         let forward = {
@@ -62,7 +69,13 @@ impl StoreImages {
             })
         };
         let built = tokio::task::spawn_blocking(move || {
-            bivouac_image::ensure(&store, &bundle, &BuildOptions::default(), &step_reporter(reporter), &stop)
+            bivouac_image::ensure(
+                &store,
+                &bundle,
+                &BuildOptions::default(),
+                &step_reporter(reporter),
+                &stop,
+            )
         })
         .await;
         forward.abort();
@@ -77,7 +90,12 @@ impl NodeImages for StoreImages {
         Ok(self.bundle()?.image_key())
     }
 
-    async fn ensure(&self, key: &str, reporter: &Reporter, cancel: &CancellationToken) -> Result<ImagePaths, Problem> {
+    async fn ensure(
+        &self,
+        key: &str,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> Result<ImagePaths, Problem> {
         let image = if key == self.current()? {
             self.build(reporter, cancel).await?
         } else {

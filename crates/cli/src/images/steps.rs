@@ -44,20 +44,26 @@ impl Build {
                 }
                 steps.iter().map(|step| self.progress(&step.id)).collect()
             }
-            E::Started { step } => self.change(step, |step| step.state = StepState::Running),
-            E::Waiting { step } => self.change(step, |step| {
+            E::Started { step } => self.change(&step, |step| step.state = StepState::Running),
+            E::Waiting { step } => self.change(&step, |step| {
                 step.state = StepState::Running;
                 step.detail = Some("another bivouac makes it; waiting".to_owned());
             }),
-            E::Progress { step, done, total, unit } => self.change(step, |step| {
-                (step.state, step.done, step.total) = (StepState::Running, done, total.unwrap_or(0));
+            E::Progress { step, done, total, unit } => self.change(&step, |step| {
+                (step.state, step.done, step.total) =
+                    (StepState::Running, done, total.unwrap_or(0));
                 step.fraction = fraction(done, step.total);
-                step.unit = if unit == bivouac_image::Unit::Bytes { Unit::Bytes } else { Unit::Items };
+                step.unit =
+                    if unit == bivouac_image::Unit::Bytes { Unit::Bytes } else { Unit::Items };
             }),
-            E::Note { step, text } => self.change(step, |step| step.detail = Some(text)),
-            E::Finished { step, .. } => self.change(step, |step| (step.state, step.fraction) = (StepState::Done, 1.0)),
-            E::Reused { step, .. } => self.change(step, |step| (step.state, step.weight) = (StepState::Reused, 0.0)),
-            E::Failed { step, error } => self.change(step, |step| {
+            E::Note { step, text } => self.change(&step, |step| step.detail = Some(text)),
+            E::Finished { step, .. } => {
+                self.change(&step, |step| (step.state, step.fraction) = (StepState::Done, 1.0))
+            }
+            E::Reused { step, .. } => {
+                self.change(&step, |step| (step.state, step.weight) = (StepState::Reused, 0.0))
+            }
+            E::Failed { step, error } => self.change(&step, |step| {
                 (step.state, step.detail) = (StepState::Failed, Some(error));
             }),
         }
@@ -76,9 +82,9 @@ impl Build {
         })
     }
 
-    fn change(&mut self, id: String, change: impl FnOnce(&mut Step)) -> Vec<Progress> {
-        change(self.step(&id));
-        vec![self.progress(&id)]
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Step)) -> Vec<Progress> {
+        change(self.step(id));
+        vec![self.progress(id)]
     }
 
     fn progress(&mut self, id: &str) -> Progress {
@@ -96,14 +102,19 @@ impl Build {
     }
 
     /// Seconds until all steps are done: by the weights at first, by the pace when some of it is done.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small positive number of seconds")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small positive number of seconds"
+    )]
     fn remaining(&self) -> Option<u64> {
         let all: f64 = self.steps.values().map(|step| step.weight).sum();
         let done: f64 = self.steps.values().map(|step| step.weight * step.fraction).sum();
         if all <= done {
             return None;
         }
-        let pace = if done >= all / 20.0 { self.started.elapsed().as_secs_f64() / done } else { 1.0 };
+        let pace =
+            if done >= all / 20.0 { self.started.elapsed().as_secs_f64() / done } else { 1.0 };
         Some(((all - done) * pace).ceil() as u64)
     }
 }

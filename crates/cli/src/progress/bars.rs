@@ -35,7 +35,9 @@ impl Bars {
                     self.spinner(status.node.as_str()).set_message(sentence);
                 }
             }
-            Event::NodeUsable { node, .. } | Event::NodeRemoved { node } => self.finish(node.as_str()),
+            Event::NodeUsable { node, .. } | Event::NodeRemoved { node } => {
+                self.finish(node.as_str())
+            }
             Event::Step(progress) => self.step(progress),
             _ => {}
         }
@@ -65,7 +67,8 @@ impl Bars {
     fn spinner(&mut self, name: &str) -> &ProgressBar {
         self.shown.entry(name.to_owned()).or_insert_with(|| {
             let style = ProgressStyle::with_template("{spinner} {prefix:18} {wide_msg}");
-            let bar = ProgressBar::new_spinner().with_style(style.expect("the template is well formed"));
+            let bar =
+                ProgressBar::new_spinner().with_style(style.expect("the template is well formed"));
             let bar = self.all.add(bar.with_prefix(name.to_owned()));
             bar.enable_steady_tick(TICK);
             bar
@@ -78,7 +81,8 @@ impl Bars {
                 (0, Unit::Items | Unit::Bytes) => "{spinner} {prefix:32} {wide_msg}",
                 _ => "{spinner} {prefix:32} [{bar:24}] {wide_msg}",
             };
-            let style = ProgressStyle::with_template(template).expect("the template is well formed");
+            let style =
+                ProgressStyle::with_template(template).expect("the template is well formed");
             let bar = ProgressBar::new(progress.total).with_style(style.progress_chars("=> "));
             let bar = self.all.add(bar.with_prefix(progress.step.clone()));
             bar.enable_steady_tick(TICK);

@@ -17,9 +17,14 @@ pub fn of(event: &Event, color: bool) -> Vec<String> {
         }
         Event::Noted { note } => vec![format!("note: {note}")],
         Event::Planned { actions } => actions.clone(),
-        Event::NodeUsable { node, after } => vec![format!("{node}: usable, {} after its start", seconds(*after))],
+        Event::NodeUsable { node, after } => {
+            vec![format!("{node}: usable, {} after its start", seconds(*after))]
+        }
         Event::NodeRemoved { node } => vec![format!("{node}: removed")],
-        Event::Started { .. } | Event::Step(_) | Event::NodeStarted { .. } | Event::NodeStatus { .. } => Vec::new(),
+        Event::Started { .. }
+        | Event::Step(_)
+        | Event::NodeStarted { .. }
+        | Event::NodeStatus { .. } => Vec::new(),
     }
 }
 
@@ -77,7 +82,11 @@ pub fn state(state: StepState) -> &'static str {
 /// Time left, for people.
 pub fn remaining(progress: &Progress) -> Option<String> {
     let seconds = progress.remaining?;
-    Some(if seconds >= 90 { format!("about {} min left", seconds.div_ceil(60)) } else { format!("about {seconds} s left") })
+    Some(if seconds >= 90 {
+        format!("about {} min left", seconds.div_ceil(60))
+    } else {
+        format!("about {seconds} s left")
+    })
 }
 
 /// Milliseconds as seconds: `3.9 s`.

@@ -16,10 +16,7 @@ use crate::{Node, NodeRequest, Provider};
 const GRACE: Duration = Duration::from_secs(20);
 
 /// The network and the first node.
-pub(super) async fn first(
-    provider: &dyn Provider,
-    ground: &Ground,
-) -> Result<Arc<dyn Node>, Stop> {
+pub(super) async fn first(provider: &dyn Provider, ground: &Ground) -> Result<Arc<dyn Node>, Stop> {
     let request = ground.nodes.first().ok_or(Stop::Skip(Skip::OneNode))?;
     provider.ensure_network(&ground.network).await?;
     Ok(provider.ensure_node(request).await?)
@@ -48,14 +45,13 @@ async fn node(
     Ok(cluster(provider, ground).await?.and_then(|mut cluster| cluster.nodes.remove(name)))
 }
 
-pub(super) async fn survey(provider: &dyn Provider, _: &Ground) -> Result<(), Stop> {
-    let before = provider.observe().await?;
+pub(super) async fn survey(provider: &dyn Provider, ground: &Ground) -> Result<(), Stop> {
     let survey = provider.survey().await?;
     let facts = &survey.facts;
     check(facts.cpus > 0 && facts.memory.0 > 0 && !facts.kernel.is_empty(), format!("{facts:?}"))?;
     check(!survey.needs.is_empty(), "no need was tried")?;
     check(survey.unmet().is_empty(), format!("the ground is unfit: {:?}", survey.unmet()))?;
-    check(provider.observe().await? == before, "the survey left something behind")
+    check(cluster(provider, ground).await?.is_none(), "the survey left something behind")
 }
 
 pub(super) async fn absent(provider: &dyn Provider, ground: &Ground) -> Result<(), Stop> {

@@ -1,7 +1,7 @@
 //! A ground for the in-memory provider.
 
-use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::{Addresses, NodeConfig};
 
 use super::Ground;

@@ -91,11 +91,8 @@ fn traces() -> Result<BTreeMap<ClusterName, Traces>, Problem> {
     let mut found: BTreeMap<ClusterName, Traces> = BTreeMap::new();
     links(&mut found).or_problem("netlink", "the host's links cannot be listed")?;
     groups(&mut found).or_problem("cgroup", "control groups cannot be listed")?;
-    let tables = match nft::list_tables() {
-        // Without the command there is no table of ours; without root it cannot be said, and all else still can.
-        Err(_) => Vec::new(),
-        Ok(tables) => tables,
-    };
+    // Without the command there is no table of ours; without root it cannot be said, and all else still can.
+    let tables = nft::list_tables().unwrap_or_default();
     for table in tables {
         if let Some(cluster) = names::cluster_of_table(&table.family, &table.name) {
             let text = format!("nftables table {} {}", table.family, table.name);

@@ -193,10 +193,13 @@ fn remove_shared(state: &StateFolder) -> Result<(), Problem> {
         return Ok(());
     }
     let lock = forwarding::lock(state, "remove what clusters share")?;
-    if !state.clusters()?.is_empty() || observe::has_bridges()? {
+    if !state.clusters()?.is_empty() {
         return Ok(());
     }
-    forwarding::restore(state)?;
+    // Clusters whose folder was deleted by hand, or that are kept in another one, still need it.
+    if !observe::has_bridges()? {
+        forwarding::restore(state)?;
+    }
     let trash = state.trash();
     remove_tree(&trash).or_problem("trash", format_args!("{trash} cannot be removed"))?;
     let removed = remove_file(&state.lock());

@@ -96,7 +96,7 @@ async fn sights() {
     let name = &ground.cluster;
     let hosts = text(&*node, "/etc/hosts").await;
     assert!(hosts.contains(&format!("10.203.2.3 node-1 node-1.{name}\n")), "{hosts}");
-    assert_eq!(text(&*node, "/proc/sys/kernel/hostname").await, "node-0\n");
+    assert_eq!(text(&*node, "/etc/hostname").await, "node-0\n");
     let machine_id = text(&*node, "/etc/machine-id").await;
     assert_eq!(machine_id.trim().len(), 32);
     let command = text(&*node, "/proc/1/cmdline").await.replace('\0', " ");
@@ -128,7 +128,7 @@ async fn sights() {
     assert!(open.len() <= 6, "{open:?}");
     for number in 0..3 {
         let link = std::fs::read_link(format!("/proc/{pid}/fd/{number}")).unwrap();
-        let expected = if number == 0 { "/dev/null" } else { "console.log" };
+        let expected = if number == 0 { "/null" } else { "console.log" };
         assert!(link.to_string_lossy().ends_with(expected), "{number}: {link:?}");
     }
     // The same machine after a restart.
@@ -144,7 +144,10 @@ async fn reach() {
     let ground = Ground::new(3);
     let _cleanup = Cleanup(&ground);
     let (server, client) = (start(&ground, 0).await, start(&ground, 1).await);
-    let pod = format!("{}:8080", ground.addresses().nodes[&ground.node(0)].pod_networks[0].hosts().next().unwrap());
+    let pod = format!(
+        "{}:8080",
+        ground.addresses().nodes[&ground.node(0)].pod_networks[0].hosts().next().unwrap()
+    );
     let own = format!("{}:8081", server.address());
     for address in [&pod, &own] {
         let mut serving = exec(&*server, Stdio::NoInput, &["serve", address]).await;
@@ -170,7 +173,10 @@ async fn nothing_is_left() {
     for what in ["link", "address", "route", "table", "cgroup", "process", "file"] {
         assert!(there.iter().any(|trace| trace.starts_with(what)), "no {what}: {there:#?}");
     }
-    assert!(!there.iter().any(|trace| trace.starts_with("mount")), "a mount of a node is the host's");
+    assert!(
+        !there.iter().any(|trace| trace.starts_with("mount")),
+        "a mount of a node is the host's"
+    );
     drop(cleanup);
     let left = traces(&ground);
     assert!(left.is_empty(), "{left:#?}");
@@ -224,7 +230,8 @@ async fn two_clusters() {
     other.share_state(&one);
     let cleanup = (Cleanup(&one), Cleanup(&other));
     let (a, b) = futures::join!(start(&one, 0), start(&other, 0));
-    let bridges = |ground: &Ground| traces(ground).into_iter().filter(|t| t.starts_with("link")).count();
+    let bridges =
+        |ground: &Ground| traces(ground).into_iter().filter(|t| t.starts_with("link")).count();
     assert_eq!((bridges(&one), bridges(&other)), (2, 2));
     assert_eq!(output(&*a, &["echo", "a"]).await, "a\n");
     drop(cleanup.0);
@@ -240,11 +247,10 @@ async fn broken_agent() {
     let _cleanup = Cleanup(&ground);
     ground.provider.ensure_network(&ground.network()).await.unwrap();
     let mut request = ground.request(0);
-    request.agent = ground.state.join("../no-program");
-    std::fs::write(&request.agent, "no program").unwrap();
+    request.agent = ground.state.join("no-program");
     let Err(problem) = ground.provider.ensure_node(&request).await else { panic!("it runs") };
     assert_eq!(problem.code, "provider.linux.agent");
-    assert!(problem.causes[0].contains("Exec format error"), "{problem:?}");
+    assert!(problem.message.contains("no-program"), "{problem:?}");
     let links = traces(&ground).into_iter().filter(|trace| trace.contains("node-0@")).count();
     assert_eq!(links, 0);
     let mut request = ground.request(0);

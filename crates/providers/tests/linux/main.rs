@@ -27,5 +27,8 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    let mut options = Arguments::from_args();
+    // One after another: what clusters share on the host, such as forwarding, is part of what is looked at.
+    options.test_threads = Some(1);
+    libtest_mimic::run(&options, trials.collect()).exit_code()
 }

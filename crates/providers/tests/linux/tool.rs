@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{self, ExitCode};
@@ -12,10 +13,13 @@ use std::time::Duration;
 use bivouac_spec::node::NodePhase;
 use bivouac_spec::node::paths;
 use bivouac_spec::{NodeConfig, NodeStatus};
+use bivouac_sys::netlink::Route;
 use bivouac_sys::process::{PidFd, Signal, SignalFd, reap, wait_readable};
+use ipnet::IpNet;
 
 /// The programs.
-pub(crate) const NAMES: [&str; 6] = ["sh", "cat", "echo", "sleep", "true", "false"];
+pub(crate) const NAMES: [&str; 8] =
+    ["sh", "cat", "echo", "sleep", "true", "false", "serve", "greet"];
 
 /// Runs the program that this was called as, if it is one.
 pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
@@ -30,9 +34,29 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         ("echo", words) => writeln!(io::stdout(), "{}", words.join(" ")).map_or(1, |()| 0),
         ("sleep", [seconds]) => sleep(seconds.parse().unwrap()),
         ("sh", ["-c", script]) => shell(script),
+        ("serve", [address]) => serve(address),
+        ("greet", [address]) => greet(address),
         _ => return None,
     };
     Some(ExitCode::from(code))
+}
+
+/// Gives the node this address, listens there, says so, and greets whoever comes.
+fn serve(address: &str) -> u8 {
+    let address: SocketAddr = address.parse().unwrap();
+    Route::open().unwrap().ensure_address("lo", IpNet::from(address.ip())).unwrap();
+    let listener = TcpListener::bind(address).unwrap();
+    io::stdout().write_all(b"listening\n").unwrap();
+    for stream in listener.incoming() {
+        stream.unwrap().write_all(b"hello").unwrap();
+    }
+    0
+}
+
+fn greet(address: &str) -> u8 {
+    let patience = Duration::from_secs(10);
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), patience).unwrap();
+    io::copy(&mut stream, &mut io::stdout()).map_or(1, |_| 0)
 }
 
 fn sleep(seconds: u64) -> u8 {
@@ -93,6 +117,7 @@ fn status() -> u8 {
         warnings: Vec::new(),
         problems: Vec::new(),
     };
-    writeln!(io::stdout(), "{}", serde_json::to_string(&status).unwrap()).unwrap();
+    let line = serde_json::to_string(&status).unwrap() + "\n";
+    io::stdout().write_all(line.as_bytes()).unwrap();
     sleep(3600)
 }

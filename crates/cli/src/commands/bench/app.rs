@@ -34,14 +34,16 @@ impl App {
         let address = address.ok_or_else(|| failed("the cluster has no node with an address"))?;
         let image = crate::images::bundled_versions()?.remove("web").unwrap_or_default();
         let text = kubeconfig.render();
-        let document: Value = yaml_serde::from_str(text.expose()).map_err(|error| failed(&error.to_string()))?;
+        let document: Value =
+            yaml_serde::from_str(text.expose()).map_err(|error| failed(&error.to_string()))?;
         let client = Client::new(&document)?;
         let deploy = move || {
             client.create("/apis/apps/v1/namespaces/default/deployments", &deployment(&image))?;
             client.create("/api/v1/namespaces/default/services", &service())
         };
         tokio::task::spawn_blocking(deploy).await.map_err(|error| failed(&error.to_string()))??;
-        let plain = Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
+        let plain =
+            Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
         Ok(Self { plain, url: format!("http://{address}:{NODE_PORT}") })
     }
 
@@ -77,7 +79,9 @@ impl App {
             }
         };
         let within = tokio::time::timeout(PATIENCE, asking).await;
-        within.map_err(|_| failed(&format!("{url} did not answer within {} s; last: {last}", PATIENCE.as_secs())))
+        within.map_err(|_| {
+            failed(&format!("{url} did not answer within {} s; last: {last}", PATIENCE.as_secs()))
+        })
     }
 }
 
@@ -90,9 +94,14 @@ struct Client {
 impl Client {
     fn new(kubeconfig: &Value) -> Result<Self, Problem> {
         let text = |pointer: &str| {
-            kubeconfig.pointer(pointer).and_then(Value::as_str).ok_or_else(|| failed("the kubeconfig is incomplete"))
+            kubeconfig
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .ok_or_else(|| failed("the kubeconfig is incomplete"))
         };
-        let pem = |pointer: &str| STANDARD.decode(text(pointer)?).map_err(|error| failed(&error.to_string()));
+        let pem = |pointer: &str| {
+            STANDARD.decode(text(pointer)?).map_err(|error| failed(&error.to_string()))
+        };
         let unusable = |error: ureq::Error| failed(&error.to_string());
         let authority = pem("/clusters/0/cluster/certificate-authority-data")?;
         let roots: Vec<Certificate<'static>> = parse_pem(&authority)
@@ -101,19 +110,30 @@ impl Client {
                 _ => None,
             })
             .collect();
-        let certificate = Certificate::from_pem(&pem("/users/0/user/client-certificate-data")?).map_err(unusable)?;
+        let certificate = Certificate::from_pem(&pem("/users/0/user/client-certificate-data")?)
+            .map_err(unusable)?;
         let key = PrivateKey::from_pem(&pem("/users/0/user/client-key-data")?).map_err(unusable)?;
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::from(roots))
             .client_cert(Some(ClientCert::new_with_certs(&[certificate], key)))
             .build();
-        let agent = Agent::config_builder().tls_config(tls).timeout_global(Some(Duration::from_secs(10))).build().into();
+        let agent = Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(Duration::from_secs(10)))
+            .build()
+            .into();
         Ok(Self { agent, server: text("/clusters/0/cluster/server")?.to_owned() })
     }
 
     fn create(&self, path: &str, object: &Value) -> Result<(), Problem> {
-        let request = self.agent.post(format!("{}{path}", self.server)).header("content-type", "application/json");
-        request.send(object.to_string()).map(drop).map_err(|error| failed(&format!("{path}: {error}")))
+        let request = self
+            .agent
+            .post(format!("{}{path}", self.server))
+            .header("content-type", "application/json");
+        request
+            .send(object.to_string())
+            .map(drop)
+            .map_err(|error| failed(&format!("{path}: {error}")))
     }
 }
 

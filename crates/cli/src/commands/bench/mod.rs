@@ -62,7 +62,8 @@ pub async fn run(global: &Global, arguments: &args::Bench) -> Result<ExitCode, P
         Some(file) => read_cluster(file)?,
         None => Cluster::named(ClusterName::default()),
     };
-    cluster.metadata.name = "bench".parse().map_err(|error| Problem::from_error("cli.bench", &error))?;
+    cluster.metadata.name =
+        "bench".parse().map_err(|error| Problem::from_error("cli.bench", &error))?;
     if arguments.workers > 0 {
         cluster.spec.nodes.push(NodeGroup::new(Role::Worker, arguments.workers));
     }
@@ -72,7 +73,10 @@ pub async fn run(global: &Global, arguments: &args::Bench) -> Result<ExitCode, P
     let mut runs = Vec::new();
     for number in 1..=arguments.runs {
         let run = bench.once().await?;
-        let line = format!("run {number} of {}: {:.2} s until DNS answers", arguments.runs, run.dns_answers);
+        let line = format!(
+            "run {number} of {}: {:.2} s until DNS answers",
+            arguments.runs, run.dns_answers
+        );
         crate::progress::write_line(&line);
         runs.push(run);
     }
@@ -128,7 +132,8 @@ impl Bench<'_> {
 
     async fn down(&self) -> Result<(), Problems> {
         let (provider, state) = (Arc::clone(&self.provider), open_state(self.global));
-        let request = DownRequest { cluster: self.cluster.name(), provider, state: &state, kubeconfig: None };
+        let request =
+            DownRequest { cluster: self.cluster.name(), provider, state: &state, kubeconfig: None };
         down(&request, &Reporter::silent()).await.map(drop)
     }
 }

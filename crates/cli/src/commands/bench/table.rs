@@ -3,10 +3,13 @@
 use super::Run;
 use crate::output;
 
+/// What is read off a run.
+type Figure = fn(&Run) -> f64;
+
 /// Minimum, median and maximum of each figure.
 pub fn text(nodes: usize, runs: &[Run]) -> String {
     let mut rows = vec![["", "MIN", "MEDIAN", "MAX"].map(str::to_owned).to_vec()];
-    let figures: [(&str, fn(&Run) -> f64); 5] = [
+    let figures: [(&str, Figure); 5] = [
         ("command returns, s", |run| run.command_returns),
         ("app answers, s", |run| run.app_answers),
         ("DNS answers, s", |run| run.dns_answers),
@@ -28,10 +31,15 @@ pub fn text(nodes: usize, runs: &[Run]) -> String {
 
 fn row(name: &str, mut values: Vec<f64>, show: impl Fn(f64) -> String) -> Vec<String> {
     values.sort_by(f64::total_cmp);
-    let Some((first, last)) = values.first().zip(values.last()) else { return vec![name.to_owned()] };
+    let Some((first, last)) = values.first().zip(values.last()) else {
+        return vec![name.to_owned()];
+    };
     let middle = values.len() / 2;
-    let median =
-        if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
+    let median = if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    };
     vec![name.to_owned(), show(*first), show(median), show(*last)]
 }
 

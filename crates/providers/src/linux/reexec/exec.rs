@@ -17,7 +17,7 @@ use bivouac_sys::process::{self, PidFd, Signal, SignalFd};
 use super::super::names;
 use super::super::order::{Answer, Exec};
 use super::super::problem::{OrProblem as _, failed};
-use super::{Reports, environment, fork_until_exec};
+use super::{Reports, environment, fork_until_exec, reap};
 
 /// What a command has of the node beside its pid namespace.
 const REST: [Namespace; 5] =
@@ -68,6 +68,10 @@ fn become_command(exec: &Exec, node: &PidFd, groups: Vec<File>) -> Problem {
         command.envs(std::env::var_os("TERM").map(|term| ("TERM", term)));
     }
     command.envs(&exec.environment).current_dir("/");
+    if !exec.inherited {
+        // So that it can be ended with all that it started. One that shares a terminal must stay in the foreground group.
+        command.process_group(0);
+    }
     if exec.no_input {
         command.stdin(std::process::Stdio::null());
     }
@@ -97,23 +101,18 @@ fn place_for_processes(group: &Cgroup) -> Cgroup {
 
 /// Waits until the command ends. When the other end of the reports closes, nobody wants it any more.
 fn wait(exec: &Exec, pid: u32, reports: &Reports) -> Result<ExitStatus, Problem> {
-    let message = "the command cannot be waited for";
-    let child = PidFd::open(pid).or_problem("wait", message)?;
+    let child = PidFd::open(pid).or_problem("wait", "the command cannot be waited for")?;
     let ready = process::wait_readable(&[child.as_fd(), reports.0.as_fd()], None)
-        .or_problem("wait", message)?;
+        .or_problem("wait", "the command cannot be waited for")?;
     if !ready[0] {
-        // Alone in its group unless it shares a terminal: then the group is that of the one who asked.
         let killed = if exec.inherited {
             child.send_signal(Signal::KILL)
         } else {
-            process::signal_group(std::process::id(), Signal::KILL)
+            process::signal_group(pid, Signal::KILL)
         };
         killed.or_problem("kill", "the command cannot be ended")?;
     }
-    child.wait(None).or_problem("wait", message)?;
-    let reaped = process::reap().or_problem("wait", message)?;
-    let status = reaped.into_iter().find(|(reaped, _)| *reaped == pid).map(|(_, status)| status);
-    status.ok_or_else(|| failed("wait", message))
+    reap(pid)
 }
 
 fn cannot_enter(exec: &Exec) -> String {

@@ -15,9 +15,10 @@ mod survey_host;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 
 use bivouac_spec::Problem;
+use bivouac_sys::process::PidFd;
 
 use super::order::{Answer, Order, Report, VERB};
 use super::problem::{OrProblem as _, failed};
@@ -103,8 +104,21 @@ fn fork_until_exec(child: impl FnOnce() -> Problem) -> Result<u32, Problem> {
     if text.is_empty() {
         return Ok(pid);
     }
+    // Reaped here: it may be in a node's pid namespace, which cannot end before its last zombie is gone, and the host's init
+    // that would inherit it may take its time.
+    reap(pid)?;
     Err(serde_json::from_slice(&text)
         .unwrap_or_else(|_| failed("fork", "the new process ended before it could run anything")))
+}
+
+/// Waits until a child has ended, and how.
+fn reap(pid: u32) -> Result<ExitStatus, Problem> {
+    let message = format!("process {pid} cannot be waited for");
+    let ended = PidFd::open(pid).and_then(|child| child.wait(None));
+    ended.or_problem("wait", &message)?;
+    let reaped = bivouac_sys::process::reap().or_problem("wait", &message)?;
+    let status = reaped.into_iter().find(|(reaped, _)| *reaped == pid).map(|(_, status)| status);
+    status.ok_or_else(|| failed("wait", &message))
 }
 
 /// What a program in a node finds in its environment.

@@ -65,20 +65,20 @@ fn try_inside(state: &StateFolder) -> Vec<Need> {
 
 fn try_namespace(kind: Namespace) -> Need {
     let name = match kind {
-        Namespace::Mount => "mount",
-        Namespace::Pid => "process",
-        Namespace::Network => "network",
-        Namespace::Uts => "host name",
-        Namespace::Ipc => "IPC",
-        Namespace::Cgroup => "control group",
-        Namespace::User => "user",
+        Namespace::Mount => "a mount",
+        Namespace::Pid => "a process",
+        Namespace::Network => "a network",
+        Namespace::Uts => "a host name",
+        Namespace::Ipc => "an IPC",
+        Namespace::Cgroup => "a control group",
+        Namespace::User => "a user",
     };
     let made = unshare(&[kind]).map(|()| "made".to_owned());
     let made = made.map_err(|error| {
         let help = "run bivouac on the host itself or in a privileged container";
-        unfit("no_namespace", format!("no {name} namespace can be made")).because(&error).help(help)
+        unfit("no_namespace", format!("{name} namespace cannot be made")).because(&error).help(help)
     });
-    need(&format!("make a {name} namespace"), made)
+    need(&format!("make {name} namespace"), made)
 }
 
 fn try_cgroup() -> Result<String, Problem> {

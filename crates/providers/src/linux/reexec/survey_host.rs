@@ -88,18 +88,16 @@ fn forwarding_policy() -> Need {
     let listed = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
     let text = listed.unwrap_or_default();
     let Some(chain) = dropping_chain(&text) else { return met(name, "nobody drops them") };
-    let (place, chain) = if text.contains("DOCKER-USER") && chain == "ip filter FORWARD" {
-        ("insert", "ip filter DOCKER-USER".to_owned())
-    } else {
-        ("insert", chain)
-    };
+    // Where Docker leaves room for rules of others.
+    let docker = text.contains("DOCKER-USER") && chain == "ip filter FORWARD";
+    let chain = if docker { "ip filter DOCKER-USER".to_owned() } else { chain };
     let bridged =
         sysctl::read("net.bridge.bridge-nf-call-iptables").is_ok_and(|value| value == "1");
     let what =
         if bridged { "between nodes and to the outside world" } else { "to the outside world" };
     let problem = unfit("forward_dropped", format!("the host's chain `{chain}` may drop what nodes send {what}"))
         .help(format!(
-            "let it pass with `nft {place} rule {chain} iifname \"bv-*\" accept` and `nft {place} rule {chain} oifname \"bv-*\" accept`"
+            "let it pass with `nft insert rule {chain} iifname \"bv-*\" accept` and `nft insert rule {chain} oifname \"bv-*\" accept`"
         ));
     Need { name: name.to_owned(), outcome: Outcome::Limited(problem) }
 }

@@ -1,0 +1,136 @@
+//! Container images that the tests make themselves, as `docker save` and as OCI archives.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// An image of one layer: `/bin/busybox`, which is also what runs.
+#[derive(Debug)]
+pub struct TestImage {
+    name: String,
+    layer: Vec<u8>,
+}
+
+impl TestImage {
+    /// The image of this full name, with this static busybox in it.
+    ///
+    /// # Panics
+    /// Never: a tar archive in memory can be written.
+    #[must_use]
+    pub fn new(name: &str, busybox: &[u8]) -> Self {
+        Self { name: name.to_owned(), layer: tar(&[("bin/busybox", busybox)]) }
+    }
+
+    /// As `docker save` of old writes it.
+    ///
+    /// # Panics
+    /// Never: as [`TestImage::new`].
+    #[must_use]
+    pub fn docker_archive(&self) -> Vec<u8> {
+        let config = self.config();
+        let manifest = json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer/layer.tar"]}]);
+        tar(&[
+            ("layer/layer.tar", &self.layer),
+            ("config.json", &config),
+            ("manifest.json", &bytes(&manifest)),
+        ])
+    }
+
+    /// As an OCI archive.
+    ///
+    /// # Panics
+    /// Never: as [`TestImage::new`].
+    #[must_use]
+    pub fn oci_archive(&self) -> Vec<u8> {
+        let files = self.oci_files();
+        let files: Vec<_> =
+            files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+        tar(&files)
+    }
+
+    /// As an OCI layout, written into a new folder.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn write_oci_layout(&self, folder: &Path) {
+        for (path, content) in self.oci_files() {
+            let path = folder.join(path);
+            let parent = path.parent().expect("it is below the folder");
+            std::fs::create_dir_all(parent).expect("a new folder can be written");
+            std::fs::write(&path, content).expect("a new folder can be written");
+        }
+    }
+
+    /// As an OCI archive whose layer is not what its manifest says.
+    ///
+    /// # Panics
+    /// Never: as [`TestImage::new`].
+    #[must_use]
+    pub fn damaged_archive(&self) -> Vec<u8> {
+        let mut files = self.oci_files();
+        let layer =
+            files.iter_mut().max_by_key(|(_, content)| content.len()).expect("there are files");
+        let middle = layer.1.len() / 2;
+        layer.1[middle] ^= 0xff;
+        let files: Vec<_> =
+            files.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
+        tar(&files)
+    }
+
+    fn config(&self) -> Vec<u8> {
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        bytes(&json!({
+            "architecture": architecture,
+            "os": "linux",
+            "config": {"Entrypoint": ["/bin/busybox"]},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&self.layer)]},
+        }))
+    }
+
+    fn oci_files(&self) -> Vec<(String, Vec<u8>)> {
+        let config = self.config();
+        let media = |kind: &str| format!("application/vnd.oci.image.{kind}");
+        let descriptor = |kind: &str, content: &[u8]| json!({"mediaType": media(kind), "digest": digest(content), "size": content.len()});
+        let manifest = bytes(&json!({
+            "schemaVersion": 2,
+            "mediaType": media("manifest.v1+json"),
+            "config": descriptor("config.v1+json", &config),
+            "layers": [descriptor("layer.v1.tar", &self.layer)],
+        }));
+        let mut top = descriptor("manifest.v1+json", &manifest);
+        top["annotations"] = json!({"org.opencontainers.image.ref.name": self.name});
+        let index = bytes(
+            &json!({"schemaVersion": 2, "mediaType": media("index.v1+json"), "manifests": [top]}),
+        );
+        let layout = bytes(&json!({"imageLayoutVersion": "1.0.0"}));
+        let blob =
+            |content: Vec<u8>| (format!("blobs/{}", digest(&content).replace(':', "/")), content);
+        vec![
+            ("oci-layout".to_owned(), layout),
+            ("index.json".to_owned(), index),
+            blob(manifest),
+            blob(config),
+            blob(self.layer.clone()),
+        ]
+    }
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+fn digest(content: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(content)))
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        archive.append_data(&mut header, path, *content).expect("memory can be written");
+    }
+    archive.into_inner().expect("memory can be written")
+}

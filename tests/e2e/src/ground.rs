@@ -1,0 +1,252 @@
+//! A ground of a test's own on the real machine, which is as it was when the test ends, however it ends.
+
+use std::cell::RefCell;
+use std::io::Write;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::fs::statfs;
+use rustix::process::geteuid;
+use tempfile::TempDir;
+
+use crate::binary::binary;
+use crate::{Cluster, Run};
+
+/// Where nodes can be kept: on a disk, since an overlay cannot lie on an overlay, and tests must not fill memory.
+const DISK: &str = "/var/tmp";
+const STORE: &str = "/var/lib/bivouac/store";
+/// Magic numbers of statfs(2).
+const NO_DISKS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x794c_7630, "overlay")];
+/// A first `up` builds the node image.
+const UP_DEADLINE: Duration = Duration::from_secs(45 * 60);
+
+/// State folder, kubeconfig file and clusters of one test. Its clusters go when it does.
+#[derive(Debug)]
+pub struct Ground {
+    folder: Option<TempDir>,
+    clusters: RefCell<Vec<String>>,
+}
+
+impl Ground {
+    /// A new, empty ground.
+    ///
+    /// # Panics
+    /// When the tests do not run as root, or there is no disk to keep nodes on.
+    #[must_use]
+    pub fn new() -> Self {
+        assert!(geteuid().is_root(), "the end-to-end tests make real clusters: run them as root");
+        let disk =
+            std::env::var_os("BIVOUAC_E2E_DIR").map_or_else(|| PathBuf::from(DISK), PathBuf::from);
+        let disk = disk.as_path();
+        let found = statfs(disk)
+            .unwrap_or_else(|error| panic!("cannot look at {}: {error}", disk.display()));
+        for (magic, name) in NO_DISKS {
+            let is = u64::try_from(found.f_type).is_ok_and(|found| found == magic);
+            assert!(
+                !is,
+                "{} is on {name}: set $BIVOUAC_E2E_DIR to a folder on a disk",
+                disk.display()
+            );
+        }
+        let folder = tempfile::Builder::new().prefix("bivouac-e2e-").tempdir_in(disk);
+        let folder = folder
+            .unwrap_or_else(|error| panic!("cannot make a folder in {}: {error}", disk.display()));
+        Self { folder: Some(folder), clusters: RefCell::new(Vec::new()) }
+    }
+
+    /// The folder of the test.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("it is taken only by the end").path()
+    }
+
+    /// A path in the folder of the test.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// The state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// The kubeconfig file. Not there at first.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.path("kubeconfig")
+    }
+
+    /// Writes a file into the folder of the test.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content)
+            .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        path
+    }
+
+    /// bivouac with these arguments, on this ground.
+    pub fn bivouac<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Run {
+        let store = std::env::var_os("BIVOUAC_STORE").unwrap_or_else(|| STORE.into());
+        Run::new(binary())
+            .args(arguments)
+            .env("BIVOUAC_STATE_DIR", self.state())
+            .env("BIVOUAC_STORE", store)
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.folder())
+            .without_env("BIVOUAC_PROGRESS")
+            .without_env("SUDO_UID")
+            .without_env("SUDO_GID")
+    }
+
+    /// `bivouac up` with these arguments, and time to build the node image.
+    pub fn up<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
+        self.bivouac(["up"]).args(arguments).within(UP_DEADLINE)
+    }
+
+    /// A cluster called `e2e-NAME`, which need not exist yet and is removed in the end. What an interrupted run of the tests
+    /// left of it goes now.
+    ///
+    /// # Panics
+    /// When that cannot be removed.
+    pub fn cluster(&self, name: &str) -> Cluster<'_> {
+        let name = format!("e2e-{name}");
+        let _ = self.bivouac(["down", &name]).success();
+        self.clusters.borrow_mut().push(name.clone());
+        Cluster::new(self, name)
+    }
+
+    fn keep(&mut self) -> PathBuf {
+        self.folder.take().map(TempDir::keep).unwrap_or_default()
+    }
+
+    /// How the clusters are, for whoever reads a failed test.
+    fn describe(&self) -> String {
+        let mut text = String::new();
+        for name in self.clusters.borrow().iter() {
+            let status = self.bivouac(["status", "--services", name]).outcome();
+            text.push_str(&format!("\n{}{}", status.stdout(), status.stderr));
+            for node in
+                status.stdout().lines().skip(3).map_while(|line| line.split_whitespace().next())
+            {
+                let log = self.bivouac(["logs", "-c", name, node, "--tail", "20"]).outcome();
+                text.push_str(&format!("\nthe agent of {node}:\n{}{}", log.stdout(), log.stderr));
+            }
+        }
+        text
+    }
+}
+
+impl Default for Ground {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        let failing = std::thread::panicking();
+        if failing {
+            // A command that hangs must not take the rest of the clean-up with it.
+            let told = catch_unwind(AssertUnwindSafe(|| self.describe()));
+            say(&told.unwrap_or_else(|_| "the clusters cannot be described".to_owned()));
+            if std::env::var_os("BIVOUAC_E2E_KEEP").is_some() {
+                say(&format!("kept for a look: {}", self.keep().display()));
+                return;
+            }
+        }
+        for name in self.clusters.take() {
+            let removed =
+                catch_unwind(AssertUnwindSafe(|| self.bivouac(["down", &name]).success()));
+            if removed.is_err() {
+                // Something of a node may still be mounted below it.
+                let message = format!("{} stays, since `down` failed", self.keep().display());
+                assert!(failing, "{message}");
+                say(&message);
+                return;
+            }
+        }
+    }
+}
+
+/// A line to whoever reads a failed test.
+fn say(line: &str) {
+    // Nobody is left to tell when it cannot be written.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A link of the test's own on the host, with one address. It goes with the value.
+#[derive(Debug)]
+pub struct OwnLink(&'static str);
+
+impl OwnLink {
+    /// Makes a dummy link of this name and address, such as `198.51.100.1/24`.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn new(name: &'static str, address: &str) -> Self {
+        let _ = Command::new("ip").args(["link", "delete", name]).output();
+        let link = Self(name);
+        for arguments in [
+            &["link", "add", name, "type", "dummy"][..],
+            &["address", "add", address, "dev", name],
+            &["link", "set", name, "up"],
+        ] {
+            let _ = Run::new("ip").args(arguments).success();
+        }
+        link
+    }
+
+    /// The address of a network such as `198.51.100.1/24`.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn address(network: &str) -> IpAddr {
+        let address = network.split('/').next().and_then(|address| address.parse().ok());
+        address.unwrap_or_else(|| panic!("{network} is no network"))
+    }
+}
+
+impl Drop for OwnLink {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "delete", self.0]).output();
+    }
+}
+
+/// A small file system of the test's own. It goes with the value.
+#[derive(Debug)]
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// A tmpfs of so many MiB at a new folder.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    #[must_use]
+    pub fn new(at: PathBuf, size: u32) -> Self {
+        std::fs::create_dir(&at)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", at.display()));
+        let options = format!("size={size}m");
+        let _ =
+            Run::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).args([&at]).success();
+        Self(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}

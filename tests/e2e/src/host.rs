@@ -1,0 +1,186 @@
+//! What a cluster could leave behind on the host, before and after.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::{Ground, Run};
+
+/// Parameters that Kubernetes, or routing for it, would change.
+const PARAMETERS: [&str; 12] = [
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "net/ipv4/conf/all/forwarding",
+    "net/ipv4/conf/all/route_localnet",
+    "net/ipv4/conf/default/forwarding",
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/forwarding",
+    "net/ipv6/conf/default/forwarding",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+];
+
+/// The host at one moment: what there is of each kind, a line each.
+#[derive(Debug, PartialEq, Eq)]
+pub struct HostSnapshot(BTreeMap<&'static str, Vec<String>>);
+
+impl HostSnapshot {
+    /// Looks at the host and at the folder of a ground.
+    ///
+    /// # Panics
+    /// When something cannot be looked at.
+    #[must_use]
+    pub fn take(ground: &Ground) -> Self {
+        let ip = |arguments: &[&str]| lines(Run::new("ip").args(arguments));
+        let kinds = [
+            ("mounts", mounts()),
+            ("links", ip(&["-oneline", "link", "show"])),
+            (
+                "addresses",
+                ip(&["-oneline", "address", "show"])
+                    .iter()
+                    .map(|line| without_lifetimes(line))
+                    .collect(),
+            ),
+            ("IPv4 routes", ip(&["-4", "route", "show", "table", "all"])),
+            ("IPv6 routes", ip(&["-6", "route", "show", "table", "all"])),
+            ("routing rules", ip(&["rule", "show"])),
+            ("nftables rules", lines(Run::new("nft").args(["--stateless", "list", "ruleset"]))),
+            ("control groups", control_groups()),
+            ("network namespaces", network_namespaces()),
+            ("processes", processes(ground)),
+            ("parameters", PARAMETERS.iter().map(|name| parameter(name)).collect()),
+            ("files", files(ground.folder())),
+            ("temporary files", temporary_files()),
+        ];
+        Self(kinds.into())
+    }
+
+    /// What differs from `before`, a line each.
+    #[must_use]
+    pub fn differences(&self, before: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        for (kind, now) in &self.0 {
+            let then = before.0.get(kind).map_or(&[][..], Vec::as_slice);
+            differences.extend(
+                now.iter()
+                    .filter(|one| !then.contains(one))
+                    .map(|one| format!("{kind}: new: {one}")),
+            );
+            differences.extend(
+                then.iter()
+                    .filter(|one| !now.contains(one))
+                    .map(|one| format!("{kind}: gone: {one}")),
+            );
+        }
+        differences
+    }
+}
+
+fn lines(command: Run) -> Vec<String> {
+    command.success().stdout().lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// All but the first three fields, which are numbers that the kernel gives anew.
+fn mounts() -> Vec<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the mount table is there");
+    table.lines().map(|line| line.splitn(4, ' ').last().unwrap_or_default().to_owned()).collect()
+}
+
+/// An address without the time that it is valid for.
+fn without_lifetimes(line: &str) -> String {
+    line.split(" valid_lft").next().unwrap_or_default().trim_end_matches(['\\', ' ']).to_owned()
+}
+
+/// Those in whose path bivouac is named, of all hierarchies.
+fn control_groups() -> Vec<String> {
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
+        let text = path.to_string_lossy();
+        if is_folder && (text.contains("bivouac") || text.contains("kubepods")) {
+            found.push(text.into_owned());
+        }
+    });
+    found.sort();
+    found
+}
+
+/// Those that a process, a name or a mount keeps alive.
+fn network_namespaces() -> Vec<String> {
+    let mut found: Vec<String> = process_folders()
+        .into_iter()
+        .filter_map(|process| fs::metadata(process.join("ns/net")).ok())
+        .map(|namespace| namespace.ino().to_string())
+        .collect();
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    found.extend(named.map(|entry| entry.path().to_string_lossy().into_owned()));
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Those of bivouac: by their program, their control group, or the ground's folder on their command line.
+fn processes(ground: &Ground) -> Vec<String> {
+    let folder = ground.folder().to_string_lossy().into_owned();
+    let is_ours = |process: &Path| {
+        let program = fs::read_link(process.join("exe")).unwrap_or_default();
+        let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+        let [groups, command] =
+            ["cgroup", "cmdline"].map(|name| String::from_utf8_lossy(&read(name)).into_owned());
+        let by_program = program.file_name().is_some_and(|name| name == "bivouac")
+            || program.starts_with(&folder);
+        let by_group = groups.contains("/bivouac/") || groups.contains("kubepods");
+        by_program || by_group || command.contains(&folder)
+    };
+    let ours = process_folders().into_iter().filter(|process| is_ours(process));
+    ours.map(|process| {
+        let command = fs::read(process.join("cmdline")).unwrap_or_default();
+        format!("{} {}", process.display(), String::from_utf8_lossy(&command).replace('\0', " "))
+    })
+    .collect()
+}
+
+fn process_folders() -> Vec<PathBuf> {
+    let all = fs::read_dir("/proc").expect("/proc is there").flatten().map(|entry| entry.path());
+    let is_process = |path: &PathBuf| {
+        path.file_name()
+            .is_some_and(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    all.filter(is_process).collect()
+}
+
+fn parameter(name: &str) -> String {
+    let value = fs::read_to_string(Path::new("/proc/sys").join(name))
+        .unwrap_or_else(|_| "absent".to_owned());
+    format!("{name} = {}", value.trim())
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    walk(folder, &mut |path, _| found.push(path.to_string_lossy().into_owned()));
+    found.sort();
+    found
+}
+
+fn temporary_files() -> Vec<String> {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.path().to_string_lossy().into_owned());
+    let mut found: Vec<String> = names.filter(|name| name.contains("bivouac")).collect();
+    found.sort();
+    found
+}
+
+/// Calls `visit` with everything below a folder, and whether it is a folder. What goes away meanwhile is passed over.
+fn walk(folder: &Path, visit: &mut impl FnMut(&Path, bool)) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        visit(&path, is_folder);
+        if is_folder {
+            walk(&path, visit);
+        }
+    }
+}

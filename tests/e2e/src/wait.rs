@@ -1,0 +1,30 @@
+//! Waiting for what cannot be waited on by an event.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Long enough for whatever is said to happen at once, on a busy machine.
+pub const SOON: Duration = Duration::from_secs(60);
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Probes until `probe` gives a value. It says what it saw when that is not yet what is waited for.
+///
+/// # Panics
+/// When `within` is over, with what was waited for and what was seen last.
+pub fn wait_until<T>(
+    what: &str,
+    within: Duration,
+    mut probe: impl FnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(seen) if Instant::now() >= deadline => {
+                panic!("waited {} s until {what}; last seen: {seen}", within.as_secs())
+            }
+            Err(_) => thread::sleep(INTERVAL),
+        }
+    }
+}

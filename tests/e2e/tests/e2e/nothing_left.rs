@@ -1,0 +1,50 @@
+//! The host after `down` is what it was before `up`.
+
+use bivouac_e2e::{Ground, HostSnapshot};
+
+#[test]
+fn the_host_is_as_it_was() {
+    let ground = Ground::new();
+    let cluster = ground.cluster("nothing-left");
+    let file = cluster.file("  nodes:\n  - {role: control-plane}\n  - {role: worker}\n");
+    // What stays in the store is no business of a cluster's.
+    let _ = ground
+        .bivouac(["image", "build"])
+        .within(std::time::Duration::from_secs(45 * 60))
+        .success();
+    std::fs::create_dir(ground.state()).expect("the folder of the test can be written");
+
+    let before = HostSnapshot::take(&ground);
+    let _ = cluster.up(&file).success();
+    // Things that reach further than a node's own start: mounts of pods, ports, volumes.
+    cluster.apply(&format!(
+        "apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {{name: data}}
+spec:
+  accessModes: [ReadWriteOnce]
+  resources: {{requests: {{storage: 1Mi}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: busy}}
+spec:
+  containers:
+  - name: main
+    image: {}
+    args: [-c, echo data > /data/file; sleep 1000000]
+    ports: [{{containerPort: 80, hostPort: 18080}}]
+    volumeMounts: [{{name: data, mountPath: /data}}]
+  volumes:
+  - {{name: data, persistentVolumeClaim: {{claimName: data}}}}
+",
+        crate::life::image(&ground, "busybox")
+    ));
+    cluster.wait("pod/busy", "condition=Ready");
+    let during = HostSnapshot::take(&ground).differences(&before);
+    assert!(!during.is_empty(), "a cluster shows on the host");
+    let _ = cluster.down().success();
+
+    let left = HostSnapshot::take(&ground).differences(&before);
+    assert!(left.is_empty(), "the host is not as it was:\n{}", left.join("\n"));
+}

@@ -1,0 +1,69 @@
+//! Two clusters at once, made at the same moment.
+
+use bivouac_e2e::{Cluster, Ground, SOON};
+
+#[test]
+fn two_clusters_live_and_die_apart() {
+    let ground = Ground::new();
+    let (left, right) = (ground.cluster("left"), ground.cluster("right"));
+    // The image is there before, so that the two do not wait for one another.
+    let _ = ground.bivouac(["image", "build"]).within(45 * SOON).success();
+    let ups = [&left, &right].map(|cluster| cluster.up_by_name().start());
+    for up in ups {
+        let _ = up.finish(5 * SOON).expect_code(0);
+    }
+    both_are_usable(&ground, &left, &right);
+
+    let _ = left.down().success();
+    let list = ground.bivouac(["list", "--output", "json"]).success().json();
+    assert!(!names(&list).contains(&left.name().to_owned()), "{list:#}");
+    let _ = ground.bivouac(["status", right.name()]).success();
+    runs_a_pod(&right, "after");
+    let kubeconfig =
+        std::fs::read_to_string(ground.kubeconfig()).expect("one cluster is still in it");
+    assert!(!kubeconfig.contains("bivouac-e2e-left"), "{kubeconfig}");
+    assert!(kubeconfig.contains("bivouac-e2e-right"), "{kubeconfig}");
+
+    let _ = left.down().success().expect_output(&["nothing"]);
+    let _ = right.down().success();
+    assert!(
+        !ground.kubeconfig().exists(),
+        "bivouac made the kubeconfig file, and nothing is in it any more"
+    );
+}
+
+fn names(list: &serde_json::Value) -> Vec<String> {
+    let clusters = list.as_array().into_iter().flatten();
+    clusters.filter_map(|cluster| Some(cluster["name"].as_str()?.to_owned())).collect()
+}
+
+fn both_are_usable(ground: &Ground, left: &Cluster<'_>, right: &Cluster<'_>) {
+    let list = ground.bivouac(["list", "--output", "json"]).success().json();
+    let kubeconfig = std::fs::read_to_string(ground.kubeconfig()).expect("`up` wrote it");
+    let mut networks = Vec::new();
+    for cluster in [left, right] {
+        assert!(names(&list).contains(&cluster.name().to_owned()), "{list:#}");
+        assert!(kubeconfig.contains(&format!("bivouac-{}", cluster.name())), "{kubeconfig}");
+        let node = cluster.get(["node", "control-plane-0"]);
+        networks.push((cluster.address("control-plane-0"), node["spec"]["podCIDR"].clone()));
+        runs_a_pod(cluster, "before");
+    }
+    assert_ne!(networks[0].0, networks[1].0, "two nodes have one address");
+    assert_ne!(networks[0].1, networks[1].1, "two nodes have one pod network");
+    // The context of each leads to its own cluster.
+    for cluster in [left, right] {
+        let context = format!("--context=bivouac-{}", cluster.name());
+        let file = format!("--kubeconfig={}", ground.kubeconfig().display());
+        let uid = ["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"];
+        let asked = cluster.kubectl([&context, &file]).args(uid).success().stdout();
+        assert_eq!(asked, cluster.kubectl(uid).success().stdout());
+    }
+}
+
+fn runs_a_pod(cluster: &Cluster<'_>, name: &str) {
+    let image = crate::life::image(cluster.ground(), "busybox");
+    let pod =
+        ["run", name, "--restart=Never", "--image-pull-policy=IfNotPresent", "--image", &image];
+    let _ = cluster.kubectl(pod).args(["--", "-c", "hostname"]).success();
+    assert_eq!(cluster.printed_by(name).stdout(), format!("{name}\n"));
+}
