@@ -1,9 +1,12 @@
 //! The agent as an ordinary process with real services: this program runs itself again as the agent.
 
+#![expect(clippy::unwrap_used, reason = "a test without the usual harness")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bivouac_agent::{Places, RunOptions};
@@ -11,6 +14,8 @@ use bivouac_spec::node::status::{NodePhase, NodeStatus, UnitState, UnitStatus};
 use camino::{Utf8Path, Utf8PathBuf};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
+
+type Test = fn(&Node);
 
 const ROOT: &str = "BIVOUAC_TEST_AGENT";
 const FOLLOW: &str = "BIVOUAC_TEST_FOLLOW";
@@ -25,7 +30,7 @@ fn main() -> ExitCode {
         bivouac_agent::status(&socket, true, &mut std::io::stdout()).unwrap();
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, fn(&Node)); 8] = [
+    let tests: [(&str, Test); 8] = [
         ("units start in order and stop in reverse", order),
         ("a service that ends comes back", comes_back),
         ("a node becomes usable and degraded", degraded),
@@ -64,7 +69,7 @@ struct Agent<'a> {
     node: &'a Node,
     process: Child,
     follower: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    lines: Receiver<String>,
     seen: Vec<NodeStatus>,
 }
 
@@ -88,7 +93,11 @@ impl Node {
         fs::write(self.root.join("node.json"), whole.to_string()).unwrap();
         let mut follower = self.itself(FOLLOW).stdout(Stdio::piped()).spawn().unwrap();
         let process = self.itself(ROOT).spawn().unwrap();
-        let lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+        let output = BufReader::new(follower.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         Agent { node: self, process, follower, lines, seen: Vec::new() }
     }
 
@@ -111,8 +120,13 @@ impl Node {
 }
 
 impl Agent<'_> {
+    /// The next status; none when the agent has ended.
     fn next(&mut self) -> Option<&NodeStatus> {
-        let line = self.lines.next()?.unwrap();
+        let line = match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) => panic!("no news; last seen {:#?}", self.seen.last()),
+        };
         self.seen.push(serde_json::from_str(&line).unwrap());
         self.seen.last()
     }
@@ -132,6 +146,15 @@ impl Agent<'_> {
 
     fn usable(&mut self) -> NodeStatus {
         self.until("usable", |status| status.phase == NodePhase::Usable)
+    }
+
+    /// Until so many lines are in the order file: its probe holds from before, so nothing else tells that it runs its script.
+    fn until_order(&self, count: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.node.order().len() < count {
+            assert!(Instant::now() < deadline, "{:?}", self.node.order());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     fn signal(&self, name: &str) {
@@ -263,7 +286,7 @@ fn orphans(node: &Node) {
     );
     let mut agent = node.start(&json!({"services": [
         {"name": "runtime", "command": ["/bin/sh", "-c", script],
-            "ready": {"check": {"file": "/../shim"}}}]}));
+            "ready": {"check": {"exec": ["/usr/bin/test", "-s", node.root.join("shim")]}}}]}));
     let status = agent.usable();
     let shim = fs::read_to_string(node.root.join("shim")).unwrap().trim().to_owned();
     bivouac_agent::restart(&options(&node.root).places.socket, "runtime").unwrap();
@@ -280,11 +303,14 @@ fn orphans(node: &Node) {
 fn restarted(node: &Node) {
     let mut agent =
         node.start(&json!({"services": [node.service("a", &[]), node.service("b", &["a"])]}));
-    agent.usable();
+    let first = unit(&agent.usable(), "a").pid;
     let socket = options(&node.root).places.socket;
     bivouac_agent::restart(&socket, "a").unwrap();
-    agent.until("down", |status| unit(status, "a").state != UnitState::Ready);
-    agent.usable();
+    agent.until("started anew", |status| {
+        let a = unit(status, "a");
+        a.state == UnitState::Ready && a.pid != first
+    });
+    agent.until_order(4);
     let problem = bivouac_agent::restart(&socket, "x").unwrap_err();
     assert_eq!(problem.message, "there is no service `x`");
     assert_eq!(problem.help.as_deref(), Some("name one of: a, b"));

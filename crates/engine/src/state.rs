@@ -197,7 +197,8 @@ impl StateDirectory {
     /// Removes the folder of clusters when there is none, and this folder when nothing else is in it.
     pub(crate) fn remove_if_empty(&self) {
         // A folder that is not empty stays: that is the question asked.
-        let _ = std::fs::remove_dir(self.clusters_path()).and_then(|()| std::fs::remove_dir(&self.path));
+        let _ = std::fs::remove_dir(self.clusters_path())
+            .and_then(|()| std::fs::remove_dir(&self.path));
     }
 
     fn write_json<T: Serialize>(

@@ -166,7 +166,14 @@ pub async fn up(
     cancel: &CancellationToken,
 ) -> Result<Upped, Problems> {
     let cluster = request.cluster;
-    let _lock = request.state.lock(cluster.name(), "up")?;
+    let _lock = match request.state.lock(cluster.name(), "up") {
+        Ok(lock) => lock,
+        Err(problem) => {
+            // Whoever may not write the state lacks more than that: all of it at once.
+            Problems::check(request.provider.survey().await?.unmet())?;
+            return Err(problem.into());
+        }
+    };
     reporter.report(Event::Started { verb: "up".to_owned(), cluster: cluster.name().clone() });
     let prepared = prepare(request).await?;
     prepared.plan.check()?;

@@ -60,7 +60,8 @@ fn uses_slashes(name: &str) -> bool {
     name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/')
 }
 
-fn path(name: &str) -> Result<PathBuf> {
+/// Where a parameter is below `/proc/sys`.
+pub fn path(name: &str) -> Result<PathBuf> {
     let relative: String = if uses_slashes(name) {
         name.to_owned()
     } else {

@@ -62,6 +62,7 @@ impl<'a> Cluster<'a> {
     /// # Panics
     /// When that is no JSON.
     #[must_use]
+    #[track_caller]
     pub fn status(&self) -> Value {
         self.ground.bivouac(["status", "--output", "json", &self.name]).outcome().json()
     }
@@ -71,6 +72,7 @@ impl<'a> Cluster<'a> {
     /// # Panics
     /// As [`Cluster::status`].
     #[must_use]
+    #[track_caller]
     pub fn unit(&self, node: &str, unit: &str) -> Value {
         let status = self.status();
         let units = status["nodes"][node]["status"]["units"].as_array();
@@ -83,6 +85,7 @@ impl<'a> Cluster<'a> {
     /// # Panics
     /// When it has none.
     #[must_use]
+    #[track_caller]
     pub fn address(&self, node: &str) -> String {
         let status = self.status();
         let address = status["nodes"][node]["address"].as_str();
@@ -116,6 +119,7 @@ impl<'a> Cluster<'a> {
     /// # Panics
     /// When it fails.
     #[must_use]
+    #[track_caller]
     pub fn get<'b>(&self, arguments: impl IntoIterator<Item = &'b str>) -> Value {
         self.kubectl(["get", "-o", "json"]).args(arguments).success().json()
     }
@@ -124,6 +128,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Panics
     /// When it fails.
+    #[track_caller]
     pub fn apply(&self, documents: &str) {
         let _ = self.kubectl(["apply", "-f", "-"]).input(documents).success();
     }
@@ -132,6 +137,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Panics
     /// When it does not come, with the object as it is.
+    #[track_caller]
     pub fn wait(&self, object: &str, what: &str) {
         let waited = self.kubectl(["wait", "--for", what, TIMEOUT, object]).outcome();
         if waited.code != 0 {
@@ -144,6 +150,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Panics
     /// When that does not come, with the pods as they are.
+    #[track_caller]
     pub fn wait_for_rollout(&self, deployment: &str) {
         let waited = self.kubectl(["rollout", "status", TIMEOUT, deployment]).outcome();
         if waited.code != 0 {
@@ -156,6 +163,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Panics
     /// When it does not end, or fails.
+    #[track_caller]
     pub fn printed_by(&self, pod: &str) -> Outcome {
         self.wait(&format!("pod/{pod}"), "jsonpath={.status.phase}=Succeeded");
         self.kubectl(["logs", pod]).success()

@@ -190,7 +190,7 @@ fn say(line: &str) {
 pub struct OwnLink(&'static str);
 
 impl OwnLink {
-    /// Makes a dummy link of this name and address, such as `198.51.100.1/24`.
+    /// Makes a bridge without ports of this name and address, such as `198.51.100.1/24`.
     ///
     /// # Panics
     /// When it cannot be made.
@@ -199,7 +199,7 @@ impl OwnLink {
         let _ = Command::new("ip").args(["link", "delete", name]).output();
         let link = Self(name);
         for arguments in [
-            &["link", "add", name, "type", "dummy"][..],
+            &["link", "add", name, "type", "bridge"][..],
             &["address", "add", address, "dev", name],
             &["link", "set", name, "up"],
         ] {

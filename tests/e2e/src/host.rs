@@ -53,10 +53,20 @@ impl HostSnapshot {
             ("network namespaces", network_namespaces()),
             ("processes", processes(ground)),
             ("parameters", PARAMETERS.iter().map(|name| parameter(name)).collect()),
-            ("files", files(ground.folder())),
+            ("files", files(ground)),
             ("temporary files", temporary_files()),
         ];
         Self(kinds.into())
+    }
+
+    /// Looks again, and compares.
+    ///
+    /// # Panics
+    /// When anything differs, with all that does.
+    #[track_caller]
+    pub fn expect_nothing_left(&self, ground: &Ground) {
+        let left = Self::take(ground).differences(self);
+        assert!(left.is_empty(), "the host is not as it was:\n{}", left.join("\n"));
     }
 
     /// What differs from `before`, a line each.
@@ -158,9 +168,17 @@ fn parameter(name: &str) -> String {
     format!("{name} = {}", value.trim())
 }
 
-fn files(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    walk(folder, &mut |path, _| found.push(path.to_string_lossy().into_owned()));
+/// The kubeconfig file, and all of the state folder. What kubectl keeps in the home folder is its own.
+fn files(ground: &Ground) -> Vec<String> {
+    let mut found: Vec<String> = fs::read_to_string(ground.kubeconfig())
+        .into_iter()
+        .map(|text| format!("kubeconfig:\n{text}"))
+        .collect();
+    let state = ground.state();
+    if state.exists() {
+        found.push(state.to_string_lossy().into_owned());
+    }
+    walk(&state, &mut |path, _| found.push(path.to_string_lossy().into_owned()));
     found.sort();
     found
 }

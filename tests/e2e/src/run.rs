@@ -77,6 +77,7 @@ impl Run {
     ///
     /// # Panics
     /// When it does not end in time, or leaves its output open to processes that it started.
+    #[track_caller]
     pub fn outcome(self) -> Outcome {
         let within = self.within;
         self.start().finish(within)
@@ -86,6 +87,7 @@ impl Run {
     ///
     /// # Panics
     /// As [`Run::outcome`], and when it fails.
+    #[track_caller]
     pub fn success(self) -> Outcome {
         self.outcome().expect_code(0)
     }
@@ -94,7 +96,6 @@ impl Run {
     ///
     /// # Panics
     /// When it cannot be started.
-    #[must_use]
     pub fn start(mut self) -> Running {
         let line = line(&self.command);
         let mut child =
@@ -191,6 +192,7 @@ impl Running {
     ///
     /// # Panics
     /// When a minute passes or the command ends without it.
+    #[track_caller]
     pub fn wait_for_error_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.wait_for_line(what, |heard| &heard.stderr, wanted)
     }
@@ -199,10 +201,12 @@ impl Running {
     ///
     /// # Panics
     /// When a minute passes or the command ends without it.
+    #[track_caller]
     pub fn wait_for_output_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.wait_for_line(what, |heard| &heard.stdout, wanted)
     }
 
+    #[track_caller]
     fn wait_for_line(
         &self,
         what: &str,
@@ -237,6 +241,7 @@ impl Running {
     ///
     /// # Panics
     /// When it does not end in time, or leaves its output open to processes that it started.
+    #[track_caller]
     pub fn finish(mut self, within: Duration) -> Outcome {
         let pidfd = pidfd_open(self.pid(), PidfdFlags::empty())
             .expect("a child that was not reaped is there");
@@ -302,6 +307,7 @@ impl Outcome {
     ///
     /// # Panics
     /// When it is another.
+    #[track_caller]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "wanted exit code {code}: {self}");
         self
@@ -311,6 +317,7 @@ impl Outcome {
     ///
     /// # Panics
     /// When it has not.
+    #[track_caller]
     pub fn expect_errors(self, wanted: &[&str]) -> Self {
         for wanted in wanted {
             assert!(self.stderr.contains(wanted), "wanted `{wanted}` on standard error: {self}");
@@ -322,6 +329,7 @@ impl Outcome {
     ///
     /// # Panics
     /// When it has not.
+    #[track_caller]
     pub fn expect_output(self, wanted: &[&str]) -> Self {
         for wanted in wanted {
             assert!(self.stdout().contains(wanted), "wanted `{wanted}` on standard output: {self}");
@@ -334,6 +342,7 @@ impl Outcome {
     /// # Panics
     /// When it is none.
     #[must_use]
+    #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.output)
             .unwrap_or_else(|error| panic!("no JSON ({error}): {self}"))
@@ -343,6 +352,21 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { line, code, stderr, .. } = self;
-        write!(f, "`{line}`\nexit code: {code}\nstdout: {}\nstderr: {stderr}", self.stdout())
+        let (stdout, stderr) = (shortened(&self.stdout()), shortened(stderr));
+        write!(f, "`{line}`\nexit code: {code}\nstdout: {stdout}\nstderr: {stderr}")
     }
+}
+
+/// The end of a text, with the ends of long lines left out: events can be very long.
+fn shortened(text: &str) -> String {
+    const LINES: usize = 60;
+    const WIDTH: usize = 400;
+    let lines: Vec<&str> = text.lines().collect();
+    let shown = lines[lines.len().saturating_sub(LINES)..].iter().map(|line| {
+        match line.char_indices().nth(WIDTH) {
+            Some((end, _)) => format!("{}…", &line[..end]),
+            None => (*line).to_owned(),
+        }
+    });
+    shown.collect::<Vec<_>>().join("\n")
 }

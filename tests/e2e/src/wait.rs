@@ -12,6 +12,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 ///
 /// # Panics
 /// When `within` is over, with what was waited for and what was seen last.
+#[track_caller]
 pub fn wait_until<T>(
     what: &str,
     within: Duration,

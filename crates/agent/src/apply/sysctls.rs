@@ -5,86 +5,51 @@ use std::fs;
 
 use bivouac_spec::node::Sysctl;
 use bivouac_spec::node::config::SysctlScope;
-use camino::{Utf8Path, Utf8PathBuf};
+use bivouac_sys::sysctl::{self, Outcome};
+use bivouac_sys::{Result, mount};
+use camino::Utf8Path;
 
 use super::Applied;
 use crate::options::RunOptions;
-use crate::processes::reason;
 
 /// Brings the parameter about. A failure is a warning: a kernel without the parameter works without it.
 pub(super) fn ensure_sysctl(sysctl: &Sysctl, options: &RunOptions, applied: &mut Applied) {
-    let path = path_of(&sysctl.name);
-    let present = match fs::read_to_string(&path) {
-        Ok(present) => present,
-        Err(error) => {
-            let text =
-                format!("kernel parameter {} cannot be read: {}", sysctl.name, reason(&error));
-            applied.warnings.push(text);
-            return;
-        }
-    };
-    if is_equal(&present, &sysctl.value) {
-        return;
-    }
     let masked = sysctl.scope == SysctlScope::Kernel && options.shares_kernel;
     let done = if masked {
-        mask(&path, sysctl, &options.places.runtime)
+        ensure_masked(sysctl, &options.places.runtime)
     } else {
-        fs::write(&path, &sysctl.value).map_err(|error| reason(&error))
+        sysctl::ensure(&sysctl.name, &sysctl.value)
     };
     match done {
-        Ok(()) => applied.changes.push(format!("sysctl {}", sysctl.name)),
-        Err(why) => {
+        Ok(Outcome::Unchanged) => {}
+        Ok(Outcome::Changed) => applied.changes.push(format!("sysctl {}", sysctl.name)),
+        Err(error) => {
             let (name, value) = (&sysctl.name, &sysctl.value);
-            let present = present.trim();
-            let text = format!("kernel parameter {name} stays {present} instead of {value}: {why}");
-            applied.warnings.push(text);
+            let why = error.cause();
+            applied
+                .warnings
+                .push(format!("kernel parameter {name} is not {value}: {error}: {why}"));
         }
     }
 }
 
-fn mask(path: &Utf8Path, sysctl: &Sysctl, runtime: &Utf8Path) -> Result<(), String> {
-    let directory = runtime.join("sysctl");
-    let file = directory.join(&sysctl.name);
-    fs::create_dir_all(&directory).map_err(|error| reason(&error))?;
-    fs::write(&file, format!("{}\n", sysctl.value)).map_err(|error| reason(&error))?;
-    bivouac_sys::mount::bind(&file, path).map_err(|error| format!("{error}: {}", error.cause()))
-}
-
-/// Dots separate, and a `/` stands for a dot within a name, as sysctl(8) has it.
-fn path_of(name: &str) -> Utf8PathBuf {
-    let swapped: String = name
-        .chars()
-        .map(|c| {
-            if c == '.' {
-                '/'
-            } else if c == '/' {
-                '.'
-            } else {
-                c
-            }
-        })
-        .collect();
-    Utf8PathBuf::from("/proc/sys").join(swapped)
-}
-
-fn is_equal(present: &str, wanted: &str) -> bool {
-    present.split_whitespace().eq(wanted.split_whitespace())
+fn ensure_masked(sysctl: &Sysctl, runtime: &Utf8Path) -> Result<Outcome> {
+    let present = sysctl::read(&sysctl.name)?;
+    if present.split_whitespace().eq(sysctl.value.split_whitespace()) {
+        return Ok(Outcome::Unchanged);
+    }
+    let path = sysctl::path(&sysctl.name)?;
+    let file = runtime.join("sysctl").join(sysctl.name.replace('/', "_"));
+    // Its failure shows when it is mounted.
+    let _ = fs::create_dir_all(runtime.join("sysctl"))
+        .and_then(|()| fs::write(&file, format!("{}\n", sysctl.value)));
+    mount::bind(&file, path).map(|()| Outcome::Changed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_become_paths_and_values_compare_by_words() {
-        assert_eq!(
-            path_of("net.ipv4.conf.eth0/1.rp_filter"),
-            "/proc/sys/net/ipv4/conf/eth0.1/rp_filter"
-        );
-        assert!(is_equal("1024\t65535\n", "1024 65535"));
-        assert!(!is_equal("1\n", "10"));
-    }
+    use camino::Utf8PathBuf;
 
     #[test]
     fn an_equal_value_is_left_alone_and_an_absent_parameter_is_a_warning() {
@@ -97,10 +62,9 @@ mod tests {
             ensure_sysctl(&sysctl, &RunOptions::default(), &mut applied);
         }
         assert_eq!(applied.changes, Vec::<String>::new());
-        assert_eq!(
-            applied.warnings,
-            ["kernel parameter kernel.no_such_thing cannot be read: it does not exist"]
-        );
+        let [warning] = applied.warnings.as_slice() else { panic!("{:?}", applied.warnings) };
+        let text = "kernel parameter kernel.no_such_thing is not 1: read /proc/sys/kernel/no_such_thing failed";
+        assert!(warning.starts_with(text), "{warning}");
     }
 
     #[test]

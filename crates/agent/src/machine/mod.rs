@@ -145,7 +145,7 @@ impl Machine {
 
     /// Every unit as it is now.
     pub(crate) fn status(&self) -> Vec<UnitStatus> {
-        self.units.iter().map(|unit| unit.status(self.waits_for(unit))).collect()
+        self.units.iter().map(|unit| unit.status(&self.waits_for(unit))).collect()
     }
 
     /// The service of that name.

@@ -1,5 +1,7 @@
 //! Properties of the machine over random graphs, random fates of processes and random answers.
 
+use std::collections::VecDeque;
+
 use super::*;
 
 use bivouac_spec::node::config::FORMAT;
@@ -98,7 +100,7 @@ impl World {
         }
     }
 
-    fn to_deadline(&mut self) -> bool {
+    fn wait_for_deadline(&mut self) -> bool {
         let Some(deadline) = self.machine.deadline() else { return false };
         self.now = self.now.max(deadline);
         self.give(Event::Tick);
@@ -107,7 +109,7 @@ impl World {
 
     fn chance(&mut self, choice: u8, pick: usize) {
         match choice {
-            0..=3 => _ = self.to_deadline(),
+            0..=3 => _ = self.wait_for_deadline(),
             4..=9 if !self.open.is_empty() => {
                 let (unit, round) = self.open.remove(pick % self.open.len());
                 let answer = if choice < 8 { Answer::Yes } else { Answer::not_yet("no") };
@@ -122,8 +124,6 @@ impl World {
         }
     }
 }
-
-use std::collections::VecDeque;
 
 fn graph() -> impl Strategy<Value = Vec<(u8, Vec<usize>)>> {
     let unit = (0u8..4, proptest::collection::vec(0usize..20, 0..3));
@@ -148,7 +148,7 @@ proptest! {
         world.give(Event::Stop);
         after.into_iter().for_each(|(choice, pick)| if !world.finished { world.chance(choice, pick) });
         for _ in 0..1000 {
-            if world.finished || !world.to_deadline() {
+            if world.finished || !world.wait_for_deadline() {
                 break;
             }
         }
@@ -181,7 +181,7 @@ fn a_restart_storm_backs_off_and_a_good_while_forgives() {
             last_line: Some("no such table".into()),
         });
         waits.push((world.machine.deadline().unwrap() - world.now).as_millis());
-        world.to_deadline();
+        world.wait_for_deadline();
     }
     assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
     assert_eq!(world.machine.status()[0].restarts, 9);
@@ -209,7 +209,7 @@ fn what_is_ready_is_asked_slowly_and_given_up_after_three_misses() {
     }
     assert_eq!(world.machine.phase(), NodePhase::Usable);
     for miss in 1..=3 {
-        world.to_deadline();
+        world.wait_for_deadline();
         for (unit, round) in std::mem::take(&mut world.open) {
             let answer = if unit == 0 { Answer::not_yet("HTTP 503") } else { Answer::Yes };
             world.give(Event::Answered { unit, round, answer });
@@ -224,7 +224,7 @@ fn what_is_ready_is_asked_slowly_and_given_up_after_three_misses() {
         (UnitKind::Service, Some(100)),
         "it is never killed for it"
     );
-    world.to_deadline();
+    world.wait_for_deadline();
     let (unit, round) = world.open.pop().unwrap();
     world.give(Event::Answered { unit, round, answer: Answer::Yes });
     assert_eq!(world.machine.phase(), NodePhase::Usable);
@@ -240,7 +240,7 @@ fn a_task_is_tried_again_at_growing_intervals_until_it_gets_further() {
         let answer = Answer::NotYet { detail: "HTTP 500".into(), advanced };
         world.give(Event::Answered { unit, round, answer });
         waits.push((world.machine.deadline().unwrap() - world.now).as_millis());
-        world.to_deadline();
+        world.wait_for_deadline();
     }
     assert_eq!(waits, [50, 100, 200, 400, 500, 50, 100]);
 }

@@ -205,7 +205,7 @@ impl Unit {
         }
     }
 
-    pub(super) fn status(&self, waits_for: Vec<&str>) -> UnitStatus {
+    pub(super) fn status(&self, waits_for: &[&str]) -> UnitStatus {
         let detail = match self.state {
             UnitState::Waiting if !waits_for.is_empty() => {
                 Some(format!("waits for {}", waits_for.join(", ")))

@@ -62,7 +62,16 @@ fn import_all(
         } else {
             import_docker_image(&folder, image, home::docker_host().as_deref(), on_event)
         };
-        imported.extend(found.map_err(|error| problem_of(&error))?);
+        imported.extend(found.map_err(|error| {
+            let mut problem = problem_of(&error);
+            if !problem.message.contains(image) {
+                problem.causes.insert(
+                    0,
+                    std::mem::replace(&mut problem.message, format!("cannot load {image}")),
+                );
+            }
+            problem
+        })?);
     }
     Ok(imported)
 }

@@ -40,6 +40,9 @@ pub(super) fn open(
     let path = find(folder, node, request.service.as_deref())?;
     let message = format!("the log {path} cannot be read");
     let mut file = open_no_follow(&path).or_problem("logs", &message)?;
+    // The agent's own log takes the console's place as soon as it is there.
+    let path =
+        if request.service.is_none() { folder.logs().join(format!("{AGENT}.log")) } else { path };
     if let Some(lines) = request.tail {
         seek_to_tail(&mut file, lines).or_problem("logs", &message)?;
     }
@@ -242,6 +245,21 @@ mod tests {
         expect("late\nthree\nfour\n").await;
         std::fs::write(&path, "5\n").unwrap();
         expect("5\n").await;
+    }
+
+    #[tokio::test]
+    async fn the_console_until_there_is_a_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = folder(&dir);
+        std::fs::write(folder.console(), "early\n").unwrap();
+        let node = "worker-0".parse().unwrap();
+        let mut reader = open(&folder, &node, &request(None, None, true)).unwrap();
+        let mut got = [0; 6];
+        reader.read_exact(&mut got).await.unwrap();
+        std::fs::write(folder.logs().join("agent.log"), "started\n").unwrap();
+        let mut got = [0; 8];
+        reader.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"started\n");
     }
 
     #[test]

@@ -180,6 +180,7 @@ async fn nothing_is_left() {
     drop(cleanup);
     let left = traces(&ground);
     assert!(left.is_empty(), "{left:#?}");
+    // What the host forwards can be compared only where nobody else's cluster needs it.
     assert_eq!(machine(), before);
 }
 

@@ -138,10 +138,12 @@ pub(crate) fn traces(ground: &Ground) -> BTreeSet<String> {
     traces
 }
 
-/// What must be the same on the machine before and after.
+/// What must be the same on the machine before and after. Clusters of others, which come and go meanwhile, are left out.
 pub(crate) fn machine() -> String {
-    let command = "ip -brief link | cut -d' ' -f1; ip route; nft list ruleset; find /sys/fs/cgroup -type d -name 'bivouac*'; \
-                   grep -c . /proc/self/mountinfo; grep . /proc/sys/net/ipv4/conf/*/forwarding; ls /tmp | grep bivouac-survey";
+    let command = "ip -brief link | cut -d' ' -f1 | grep -v '^bv'; ip route | grep -v ' dev bv'; \
+                   nft list tables | grep -v ' bivouac-'; grep -c . /proc/self/mountinfo; \
+                   find /sys/fs/cgroup -type d -name 'bivouac-survey*'; ls /tmp | grep bivouac-survey; \
+                   ip -brief link | grep -q '^bv-' || grep . /proc/sys/net/ipv4/conf/*/forwarding";
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }

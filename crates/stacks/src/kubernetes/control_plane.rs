@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::command::{Command, after};
 use super::layout::{API_PORT, Layout, Member};
+use super::manifests::NODES;
 use super::places::{self, PKI, pair};
-use super::probes::{http, local, loopback, open_to_administrators};
+use super::probes::{accepting, http, loopback, open_to_administrators};
 use super::tuning;
 
 pub(super) const ETCD: &str = "etcd";
@@ -18,6 +19,12 @@ const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 const SCHEDULER: &str = "kube-scheduler";
 /// A task on every node: the API server that the node talks to answers everybody.
 pub(super) const API: &str = "api";
+
+/// The API server opens a connection to etcd for each of its resources: over TLS, ninety handshakes take half a CPU second of both. On
+/// one node nobody but root can listen to a socket that only root can open. Members talk to each other over TLS.
+const ETCD_SOCKET: &str = "unix:///run/etcd/client.sock";
+const ETCD_SOCKET_PATH: &str = "/run/etcd/client.sock";
+const ETCD_SOCKET_FOLDER: &str = "/run/etcd";
 
 const SCHEDULER_CONFIG: &str = "/etc/kubernetes/scheduler.yaml";
 
@@ -36,6 +43,7 @@ pub(super) fn files(layout: &Layout<'_>) -> Vec<File> {
     // etcd refuses a data folder that others may read.
     vec![
         File::directory(places::ETCD_DATA, 0o700),
+        File::directory(ETCD_SOCKET_FOLDER, 0o700),
         File::public(SCHEDULER_CONFIG, format!("{scheduler:#}\n")),
     ]
 }
@@ -46,7 +54,7 @@ pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
         etcd(layout, member),
         api_server(layout, member),
         controller_manager(layout),
-        scheduler(layout),
+        scheduler(layout, member),
     ]
 }
 
@@ -63,7 +71,7 @@ fn etcd(layout: &Layout<'_>, member: &Member) -> Service {
     let command = Command::new(ETCD)
         .flag("name", member.name())
         .flag("data-dir", places::ETCD_DATA)
-        .flag("listen-client-urls", format!("https://{},{client}", loopback(2379)))
+        .flag("listen-client-urls", format!("{ETCD_SOCKET},https://{},{client}", loopback(2379)))
         .flag("advertise-client-urls", client)
         .flag("listen-peer-urls", &peer)
         .flag("initial-advertise-peer-urls", peer)
@@ -83,15 +91,23 @@ fn etcd(layout: &Layout<'_>, member: &Member) -> Service {
         // The API server's watch cache relies on it.
         .flag("watch-progress-notify-interval", "5s")
         .flag("log-level", "warn");
-    let mut service = command.service(layout, ETCD, local(2381, "/readyz"));
+    let command = if layout.elects() { command } else { elect_at_once(command) };
+    let mut service = command.service(layout, ETCD, accepting(ETCD_SOCKET_PATH));
     service.oom_score = Some(-997);
     service
+}
+
+/// A member waits one to ten ticks (heartbeat intervals) before it elects itself. One that is alone has nobody to hear from, so its
+/// ticks may be as short as etcd takes them.
+fn elect_at_once(command: Command) -> Command {
+    command
+        .flag("heartbeat-interval", tuning::LONE_ETCD_TICK)
+        .flag("election-timeout", 5 * tuning::LONE_ETCD_TICK)
 }
 
 fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
     let pki = |name: &str| format!("{PKI}/{name}");
     let (certificate, key) = pair("apiserver");
-    let (etcd_certificate, etcd_key) = pair("apiserver-etcd-client");
     let (kubelet_certificate, kubelet_key) = pair("apiserver-kubelet-client");
     let (proxy_certificate, proxy_key) = pair("front-proxy-client");
     let command = Command::new(API_SERVER)
@@ -104,10 +120,7 @@ fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
         .flag("client-ca-file", places::AUTHORITY)
         .flag("tls-cert-file", certificate)
         .flag("tls-private-key-file", key)
-        .flag("etcd-servers", format!("https://{}", loopback(2379)))
-        .flag("etcd-cafile", pki("etcd/ca.crt"))
-        .flag("etcd-certfile", etcd_certificate)
-        .flag("etcd-keyfile", etcd_key)
+        .flag("etcd-servers", ETCD_SOCKET)
         .flag("kubelet-client-certificate", kubelet_certificate)
         .flag("kubelet-client-key", kubelet_key)
         // kubeadm leaves it out, because kubelets there sign their own certificates.
@@ -130,6 +143,7 @@ fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
         .flag("shutdown-delay-duration", "0s");
     let mut service = command.service(layout, API_SERVER, open_to_administrators(member));
     service.after = if tuning::API_WAITS_FOR_ETCD { after([ETCD]) } else { Vec::new() };
+    service.environment = tuning::hasty();
     service.oom_score = Some(-997);
     service
 }
@@ -160,14 +174,14 @@ fn controller_manager(layout: &Layout<'_>) -> Service {
     service
 }
 
-fn scheduler(layout: &Layout<'_>) -> Service {
+fn scheduler(layout: &Layout<'_>, member: &Member) -> Service {
     let kubeconfig = places::kubeconfig("scheduler");
     let command = local_server(SCHEDULER)
         .flag("config", SCHEDULER_CONFIG)
         .flag("authentication-kubeconfig", &kubeconfig)
         .flag("authorization-kubeconfig", &kubeconfig);
     let mut service = command.service(layout, SCHEDULER, healthy(10259, "/livez"));
-    service.after = after([API]);
+    service.after = after([if layout.is_first(member) { NODES } else { API }]);
     service
 }
 

@@ -2,11 +2,12 @@
 //! starts at the same moment, and only probes order what runs in it.
 //!
 //! ```text
-//! control plane: etcd > kube-apiserver > nodes* > dns* > roles* > storage*        (* tasks of the first control plane)
-//!                              |-----> api* > kube-controller-manager, kube-scheduler
+//! control plane: etcd > kube-apiserver > nodes* > dns* > roles* > storage*    (* tasks; these of the first one; provisioner* last)
+//!                              |            +--> kube-scheduler
+//!                              +--> api* > kube-controller-manager
 //! every node:    api* (the API answers everybody), announced* (its Node object is there), nat*, pod-network*
 //!                containerd > images* > kubelet        (kubelet waits for `announced`)
-//!                                       kube-proxy     (waits for `api`, `announced`, `nat`)
+//!                                       kube-proxy     (waits for `announced`, `nat`)
 //! usable:        a pod's network gets a DNS answer (every node); all nodes Ready, default service account (first control plane)
 //! ```
 //!
@@ -125,11 +126,8 @@ fn conditions(layout: &Layout<'_>, member: &Member) -> Vec<Condition> {
         probe,
     };
     let dns = probes::dns_from_a_pod(layout);
-    let mut conditions = vec![condition(
-        "a pod gets a DNS answer",
-        &[network::PROBE_NETWORK_TASK, node::PROXY],
-        dns,
-    )];
+    let mut conditions =
+        vec![condition(probes::DNS_ANSWERS, &[network::PROBE_NETWORK_TASK, node::PROXY], dns)];
     if layout.is_first(member) {
         let (api, nodes) = (&[control_plane::API][..], probes::nodes_ready(layout));
         conditions.push(condition("all nodes are Ready", api, nodes));

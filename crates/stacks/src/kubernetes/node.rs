@@ -65,8 +65,8 @@ pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
         PROXY,
         local(10256, "/healthz"),
     );
-    // It asks for its Node object once, and then only each second; and it has rights only when the roles are there.
-    proxy.after = after([API, ANNOUNCED, NAT]);
+    // It asks for its Node object once, and then only each second. Its rights are there before any Node object is.
+    proxy.after = after([ANNOUNCED, NAT]);
     proxy.oom_score = Some(-999);
     proxy.environment = tuning::frugal();
     vec![containerd, kubelet, proxy]

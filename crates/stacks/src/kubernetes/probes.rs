@@ -8,6 +8,9 @@ use bivouac_spec::node::{Check, Dns, Expect, HttpRequest, Probe, Tls, Vantage};
 use super::layout::{Layout, Member};
 use super::{places, tuning};
 
+/// A condition of every node; see [`dns_from_a_pod`].
+pub(super) const DNS_ANSWERS: &str = "a pod gets a DNS answer";
+
 /// An address of the node's own loopback.
 pub(super) fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -39,15 +42,23 @@ pub(super) fn http(url: String, tls: Option<Tls>) -> Probe {
     Probe::new(Check::Http { request, expect: Expect::success() }).every(tuning::PROBE)
 }
 
+/// Somebody listens at a socket. Its clients may connect from then on, and are answered when it is ready.
+pub(super) fn accepting(socket: &str) -> Probe {
+    Probe::new(Check::Socket(socket.into())).every(tuning::PROBE)
+}
+
 /// A health path on the loopback, without TLS.
 pub(super) fn local(port: u16, path: &str) -> Probe {
     http(format!("http://{}{path}", loopback(port)), None)
 }
 
-/// The API server answers those whom it need not look up. The rest waits for the roles that it makes at its first start, which
-/// takes as long as half of the start itself; see [`open_to_all`].
+/// The API server answers those whom it need not look up. Two of its own start-up steps are left out of the question: making roles
+/// and making priority classes both begin with a second of doing nothing (`wait.Poll` in `pkg/registry/{rbac,scheduling}/rest`),
+/// which is time enough for a kubelet to start. Who needs those roles waits for [`open_to_all`].
 pub(super) fn open_to_administrators(member: &Member) -> Probe {
-    let url = format!("https://{}/readyz?exclude=poststarthook/rbac/bootstrap-roles", member.api);
+    let late = ["rbac/bootstrap-roles", "scheduling/bootstrap-system-priority-classes"];
+    let late = late.map(|step| format!("exclude=poststarthook/{step}")).join("&");
+    let url = format!("https://{}/readyz?{late}", member.api);
     http(url, Some(super_admin()))
 }
 

@@ -32,12 +32,22 @@ pub(super) const API_WAITS_FOR_ETCD: bool = true;
 /// etcd keeps so many entries in memory before it writes a snapshot (upstream: 10,000).
 pub(super) const ETCD_SNAPSHOT_COUNT: u32 = 5000;
 
+/// The tick of an etcd that is alone, in milliseconds (upstream: 100). The first election takes one to five of them: 0.1 s until it is
+/// ready, in place of 0.25 to 1 s.
+pub(super) const LONE_ETCD_TICK: u32 = 20;
+
 /// Go's garbage collector, for programs that live long and mostly wait: less memory for a little more CPU.
 pub(super) fn frugal() -> Environment {
     [("GOGC".to_owned(), "50".to_owned())].into()
 }
 
-/// Go's garbage collector as it comes, for programs that are in the way of a usable cluster.
+/// Go's garbage collector as it comes, for programs that are small.
 pub(super) fn swift() -> Environment {
     Environment::new()
+}
+
+/// Go's garbage collector, for the program that all others wait for: the API server starts with 1.3 instead of 1.55 CPU seconds, for
+/// 13 MB more. (400: 1.2 seconds, for 100 MB more.)
+pub(super) fn hasty() -> Environment {
+    [("GOGC".to_owned(), "200".to_owned())].into()
 }

@@ -62,6 +62,12 @@ pub fn signal_group(leader: u32, signal: Signal) -> Result<()> {
     }
 }
 
+/// True if standard input is a terminal and the caller's process group is its foreground one.
+pub fn has_terminal() -> bool {
+    rustix::termios::tcgetpgrp(std::io::stdin().as_fd())
+        .is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
 /// Makes the caller's process group the foreground one of the terminal at standard input, if there is one: for after a
 /// child that was an interactive shell. The caller must have SIGTTOU blocked.
 pub fn retake_terminal() {

@@ -7,18 +7,21 @@ mod descriptor;
 mod detach;
 mod identity;
 mod limit;
+mod pending;
 mod pidfd;
 mod reap;
 mod signal;
 
 pub use child::ChildSetup;
 pub use descriptor::{
-    close_on_exec_beyond_stdio, memory_file, pass_descriptor, retake_terminal, signal_group,
+    close_on_exec_beyond_stdio, has_terminal, memory_file, pass_descriptor, retake_terminal,
+    signal_group,
 };
 pub use detach::{detach, fork_child, set_child_subreaper, set_parent_death_signal};
 pub(crate) use identity::stat_fields;
 pub use identity::{ProcessId, all_processes, boot_id};
 pub use limit::{Limit, Resource, set_limit, set_oom_score_adj};
+pub use pending::keep_pending;
 pub use pidfd::{PidFd, Wait, wait_all, wait_readable};
 pub use reap::reap;
 pub use rustix::process::Signal;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bivouac_e2e::{Cluster, Ground, SOON, wait_until};
+use bivouac_e2e::{Cluster, Ground, HostSnapshot, Run, Running, SOON, wait_until};
 
 const NODE: &str = "control-plane-0";
 
@@ -41,7 +41,7 @@ fn a_killed_agent(cluster: &Cluster<'_>) {
         cluster.kubectl(["create", "configmap", "kept", "--from-literal=word=survived"]).success();
     let address = cluster.address(NODE);
     let pid = first_process(name, NODE).expect("a running node has a first process");
-    let _ = bivouac_e2e::Run::new("kill").args(["-9", &pid.to_string()]).success();
+    let _ = Run::new("kill").args(["-9", &pid.to_string()]).success();
     wait_until("the node is seen to be stopped", SOON, || {
         let state = cluster.status()["nodes"][NODE]["state"].clone();
         if state == "stopped" { Ok(()) } else { Err(format!("{state}")) }
@@ -74,23 +74,37 @@ fn first_process(cluster: &str, node: &str) -> Option<u32> {
 fn an_up_that_is_killed_goes_on_when_it_is_run_again() {
     let ground = Ground::new();
     let cluster = ground.cluster("killed");
+    let before = HostSnapshot::take(&ground);
     // Each goes on from what the one before left.
     for moment in ["started", "planned", "node-started", "node-status"] {
-        let up = cluster.up_by_name().env("BIVOUAC_PROGRESS", "json").start();
-        wait_for_event(&up, moment);
-        up.kill();
-        let _ = up.finish(SOON).expect_code(137);
+        kill_up_at(&cluster, moment);
     }
     let _ = cluster.up_by_name().success();
     let _ =
         cluster.kubectl(["wait", "--for=condition=Ready", "node", NODE, "--timeout=60s"]).success();
     let _ = cluster.down().success();
+    before.expect_nothing_left(&ground);
+
+    // What is there only in part can be removed as it is.
+    for moment in ["planned", "node-status"] {
+        kill_up_at(&cluster, moment);
+        let _ = cluster.down().success();
+        before.expect_nothing_left(&ground);
+    }
+}
+
+fn kill_up_at(cluster: &Cluster<'_>, moment: &str) {
+    let up = cluster.up_by_name().env("BIVOUAC_PROGRESS", "json").start();
+    wait_for_event(&up, moment);
+    up.kill();
+    let _ = up.finish(SOON).expect_code(137);
 }
 
 #[test]
 fn ctrl_c_stops_cleanly() {
     let ground = Ground::new();
     let cluster = ground.cluster("interrupted");
+    let before = HostSnapshot::take(&ground);
     for moment in ["planned", "node-status"] {
         let up = cluster.up_by_name().env("BIVOUAC_PROGRESS", "json").start();
         wait_for_event(&up, moment);
@@ -100,9 +114,10 @@ fn ctrl_c_stops_cleanly() {
     }
     let _ = cluster.up_by_name().success();
     let _ = cluster.down().success();
+    before.expect_nothing_left(&ground);
 }
 
-fn wait_for_event(up: &bivouac_e2e::Running, event: &str) {
+fn wait_for_event(up: &Running, event: &str) {
     let wanted = format!("\"event\":\"{event}\"");
     let _ = up.wait_for_error_line(event, |line| line.contains(&wanted));
 }

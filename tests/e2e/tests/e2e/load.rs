@@ -40,7 +40,7 @@ fn archives_come_onto_every_node() {
         }
     }
     again(&ground, &cluster);
-    what_cannot_be_loaded(&ground, &cluster, &oci);
+    what_cannot_be_loaded(&ground, &cluster, &busybox);
 }
 
 fn load(ground: &Ground, cluster: &Cluster<'_>, what: &str) -> bivouac_e2e::Run {
@@ -70,13 +70,13 @@ fn again(ground: &Ground, cluster: &Cluster<'_>) {
     let _ = said.expect_output(&["loaded bivouac.test/e2e/docker:1", "2 nodes"]);
 }
 
-fn what_cannot_be_loaded(ground: &Ground, cluster: &Cluster<'_>, image: &TestImage) {
-    let whole = image.oci_archive();
+fn what_cannot_be_loaded(ground: &Ground, cluster: &Cluster<'_>, busybox: &[u8]) {
+    let whole = TestImage::new("bivouac.test/e2e/half:1", busybox).oci_archive();
+    let mut other = busybox.to_vec();
+    other.push(0);
+    let damaged = TestImage::new("bivouac.test/e2e/damaged:1", &other);
     ground.write("half.tar", &whole[..whole.len() / 2]);
-    ground.write(
-        "damaged.tar",
-        TestImage::new("bivouac.test/e2e/damaged:1", b"another layer").damaged_archive(),
-    );
+    ground.write("damaged.tar", damaged.damaged_archive());
     ground.write("text.tar", "this is no archive");
     for name in ["half.tar", "damaged.tar", "text.tar"] {
         let refused =

@@ -12,7 +12,6 @@ fn the_host_is_as_it_was() {
         .bivouac(["image", "build"])
         .within(std::time::Duration::from_secs(45 * 60))
         .success();
-    std::fs::create_dir(ground.state()).expect("the folder of the test can be written");
 
     let before = HostSnapshot::take(&ground);
     let _ = cluster.up(&file).success();
@@ -45,6 +44,5 @@ spec:
     assert!(!during.is_empty(), "a cluster shows on the host");
     let _ = cluster.down().success();
 
-    let left = HostSnapshot::take(&ground).differences(&before);
-    assert!(left.is_empty(), "the host is not as it was:\n{}", left.join("\n"));
+    before.expect_nothing_left(&ground);
 }

@@ -21,8 +21,8 @@ fn two_clusters_live_and_die_apart() {
     runs_a_pod(&right, "after");
     let kubeconfig =
         std::fs::read_to_string(ground.kubeconfig()).expect("one cluster is still in it");
-    assert!(!kubeconfig.contains("bivouac-e2e-left"), "{kubeconfig}");
-    assert!(kubeconfig.contains("bivouac-e2e-right"), "{kubeconfig}");
+    assert!(!kubeconfig.contains("name: bivouac-e2e-left"), "{kubeconfig}");
+    assert!(kubeconfig.contains("name: bivouac-e2e-right"), "{kubeconfig}");
 
     let _ = left.down().success().expect_output(&["nothing"]);
     let _ = right.down().success();

@@ -34,12 +34,14 @@ pub(super) fn exec(exec: &Exec, reports: &mut Reports) -> Result<u8, Problem> {
             .or_problem("signals", "signals cannot be blocked")
     });
     let _signals = signals.transpose()?;
+    let terminal = exec.inherited && process::has_terminal();
     // Only children go into a pid namespace, and the rest is theirs to enter: this process still needs the host's `/proc`.
     enter(&node, &[Namespace::Pid]).or_problem("enter", cannot_enter(exec))?;
     let pid = fork_until_exec(|| become_command(exec, &node, groups))?;
     reports.answer(Answer::Started)?;
     let status = wait(exec, pid, reports)?;
-    if exec.inherited {
+    if terminal {
+        // An interactive shell leaves it to itself, and is gone.
         process::retake_terminal();
     }
     Ok(code(status))

@@ -14,7 +14,7 @@ use bivouac_sys::mount::{
     set_propagation,
 };
 use bivouac_sys::namespace::{Namespace, set_hostname, unshare};
-use bivouac_sys::process::{self, Resource};
+use bivouac_sys::process::{self, Resource, Signal};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use fs_err as fs;
 
@@ -162,6 +162,10 @@ fn execute(boot: &Boot) -> Problem {
         .env_clear()
         .envs(environment())
         .current_dir("/");
+    // A node that is stopped the moment it was started must not miss it.
+    if let Err(error) = process::keep_pending(&mut command, &[Signal::TERM]) {
+        return failed("signals", "signals cannot be kept for the agent").because(&error);
+    }
     failed("agent", format_args!("the agent {} cannot be run", boot.agent)).because(&command.exec())
 }
 

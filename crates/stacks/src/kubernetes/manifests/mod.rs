@@ -13,18 +13,20 @@ use bivouac_spec::node::{Expect, HttpRequest, Run, Task};
 use serde_json::Value;
 
 use super::command::after;
-use super::control_plane::{API, API_SERVER};
+use super::control_plane::API_SERVER;
 use super::layout::Layout;
-use super::probes::super_admin;
+use super::probes::{DNS_ANSWERS, super_admin};
 
-/// A task: every Node object is there.
-const NODES: &str = "nodes";
+/// A task of the first control plane: every Node object is there, and those that begin early have their rights.
+pub(super) const NODES: &str = "nodes";
 /// A task: the cluster's DNS is there.
 const DNS: &str = "dns";
 /// A task: administrators have rights.
 const ROLES: &str = "roles";
 /// A task: the default storage class is there.
 const STORAGE: &str = "storage";
+/// A task: what makes volumes is on its way. Its start would compete with that of the cluster's DNS, which is waited for.
+const PROVISIONER: &str = "provisioner";
 const MANAGER: &str = "fieldManager=bivouac";
 
 /// The tasks of the node that applies objects. What a usable cluster waits for comes first.
@@ -36,11 +38,16 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
         run: Run::Requests(requests),
     };
     let apply_all = |objects: Vec<Value>| objects.iter().map(|object| apply(api, object)).collect();
+    let create_all = |objects: Vec<Value>| objects.into_iter().map(|object| create(api, &object));
+    let mut first: Vec<Request> = create_all(rbac::proxy()).collect();
+    first.extend(nodes::requests(layout));
+    first.extend(create_all(rbac::scheduler()));
     vec![
-        task(NODES, after([API_SERVER]), nodes::requests(layout)),
+        task(NODES, after([API_SERVER]), first),
         task(DNS, after([NODES]), apply_all(coredns::objects(layout))),
-        task(ROLES, after([DNS, API]), apply_all(rbac::objects())),
+        task(ROLES, after([DNS]), apply_all(rbac::objects())),
         task(STORAGE, after([ROLES]), apply_all(storage::objects())),
+        task(PROVISIONER, after([STORAGE, DNS_ANSWERS]), vec![apply(api, &storage::provisioner())]),
     ]
 }
 

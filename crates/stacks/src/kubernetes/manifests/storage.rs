@@ -17,6 +17,7 @@ const RBAC: &str = "rbac.authorization.k8s.io/v1";
 const SETUP: &str = "#!/bin/sh\nset -eu\nmkdir -m 0777 -p \"$VOL_DIR\"\n";
 const TEARDOWN: &str = "#!/bin/sh\nset -eu\nrm -rf \"$VOL_DIR\"\n";
 
+/// The class, and what its provisioner needs.
 pub(super) fn objects() -> Vec<Value> {
     let subjects = json!([{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}]);
     let role =
@@ -66,7 +67,6 @@ pub(super) fn objects() -> Vec<Value> {
                 "helperPod.yaml": helper_pod(),
             },
         }),
-        deployment(),
     ]
 }
 
@@ -98,7 +98,8 @@ fn helper_pod() -> String {
     format!("{pod:#}\n")
 }
 
-fn deployment() -> Value {
+/// What makes and removes volumes.
+pub(super) fn provisioner() -> Value {
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": NAME, "namespace": NAMESPACE},
