@@ -27,13 +27,20 @@ pub struct Arguments {
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The folder with what bivouac knows of its clusters.
-    #[arg(long, global = true, env = "BIVOUAC_STATE_DIR", default_value = "/var/lib/bivouac", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "BIVOUAC_STATE_DIR", hide_env_values = true, default_value = "/var/lib/bivouac", value_hint = ValueHint::DirPath)]
     pub state_dir: Utf8PathBuf,
     /// The folder with node images and what they are built from; `STATE_DIR/store` when absent.
-    #[arg(long, global = true, env = "BIVOUAC_STORE", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "BIVOUAC_STORE", hide_env_values = true, value_hint = ValueHint::DirPath)]
     pub store: Option<Utf8PathBuf>,
     /// How progress is shown on standard error: bars on a terminal and lines elsewhere when `auto`.
-    #[arg(long, global = true, env = "BIVOUAC_PROGRESS", value_enum, default_value_t)]
+    #[arg(
+        long,
+        global = true,
+        env = "BIVOUAC_PROGRESS",
+        hide_env_values = true,
+        value_enum,
+        default_value_t
+    )]
     pub progress: ProgressStyle,
 }
 
