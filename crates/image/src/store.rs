@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::fs::{FlockOperation, flock};
@@ -22,6 +23,9 @@ use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::event::Reporter;
 use crate::files::{names, remove};
+
+/// Folders with unpacked images: set-user-id programs and devices in them must not be within reach of the host's users.
+const UNPACKED: [&str; 2] = ["images", "containers"];
 
 /// The kinds of pieces that recipes make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +77,9 @@ impl Store {
             fs::create_dir_all(&path).at("create", &path)?;
         }
         let root = root.canonicalize_utf8().at("resolve", root)?;
+        for folder in UNPACKED {
+            keep_private(&root.join(folder))?;
+        }
         Ok(Self { root })
     }
 
@@ -275,6 +282,16 @@ fn lock_file(
         Ok(Some(result)) => result.at("lock", path).map(StoreLock),
         Ok(None) | Err(_) => Err(Error::Cancelled),
     }
+}
+
+/// Takes the folder from everybody but its owner, where the caller is that.
+fn keep_private(folder: &Utf8Path) -> Result<(), Error> {
+    let metadata = fs::metadata(folder).at("examine", folder)?;
+    let own = metadata.uid() == rustix::process::geteuid().as_raw();
+    if own && metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).at("change", folder)?;
+    }
+    Ok(())
 }
 
 /// Empties a work folder but for `*.part`, creating it where it is missing.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/.lock .forwarding.json .trash/     what clusters share
-//! STATE/CLUSTER/agent-HEX                  the agent, copied so that replacing the installed one harms no node
+//! STATE/CLUSTER/agent-VERSION              the agent, copied so that replacing the installed one harms no node
 //! STATE/CLUSTER/nodes/NODE.lock            held while the node is started or removed
 //! STATE/CLUSTER/nodes/NODE/node.json       what it was made from       process     its first process
 //!                          config.json     what the agent makes of it  console.log what it said before it had logs

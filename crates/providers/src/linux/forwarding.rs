@@ -48,7 +48,9 @@ pub(super) fn ensure(state: &StateFolder, route: &Route, bridge: &str) -> Result
 
 /// Undoes what was changed. The lock is held, and no cluster is left.
 pub(super) fn restore(state: &StateFolder) -> Result<(), Problem> {
-    for interface in read(state) {
+    // Switched on by somebody else meanwhile, as a container engine does when it starts: it is theirs now.
+    let wanted = sysctl::read("net.ipv4.ip_forward").is_ok_and(|value| value == "1");
+    for interface in read(state).into_iter().filter(|_| !wanted) {
         match sysctl::ensure(&parameter(&interface), "0") {
             Err(error) if error.is_absent() => {}
             other => {

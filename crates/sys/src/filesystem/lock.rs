@@ -1,7 +1,8 @@
 //! A lock that processes hold on a file, and that says who holds it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,23 +46,27 @@ impl FileLock {
     /// Takes the lock if it is free. `verb` tells others what for.
     pub fn try_acquire(path: impl AsRef<Path>, verb: &str) -> Result<Attempt> {
         let path = path.as_ref();
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .at("open", path.display())?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => Ok(Attempt::Held(read_holder(&mut file))),
-            other => {
-                other.at("lock", path.display())?;
-                let text = format!("{} {verb}\n", std::process::id());
-                file.set_len(0).at("write", path.display())?;
-                file.write_all(text.as_bytes()).at("write", path.display())?;
-                Ok(Attempt::Acquired(Self { file, path: path.to_owned() }))
+        loop {
+            let mut options = OpenOptions::new();
+            let mut file = options
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .at("open", path.display())?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Ok(Attempt::Held(read_holder(&mut file))),
+                other => other.at("lock", path.display())?,
             }
+            // Its last holder may have removed the file after it was opened here: then nobody else would find this lock.
+            if !is_at(&file, path) {
+                continue;
+            }
+            let text = format!("{} {verb}\n", std::process::id());
+            file.set_len(0).at("write", path.display())?;
+            file.write_all(text.as_bytes()).at("write", path.display())?;
+            return Ok(Attempt::Acquired(Self { file, path: path.to_owned() }));
         }
     }
 
@@ -96,6 +101,14 @@ impl Drop for FileLock {
     fn drop(&mut self) {
         // Explicitly, because a forked child may still have the file open and would keep the lock alive.
         let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(found)) => identity(open) == identity(found),
+        _ => false,
     }
 }
 

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use bivouac_spec::Problem;
-use bivouac_sys::cgroup::{Cgroup, Hierarchy, Limits};
+use bivouac_sys::cgroup::{Cgroup, Hierarchy, Limits, Version};
 use bivouac_sys::filesystem::FileLock;
 use bivouac_sys::namespace::{Namespace, unshare};
 use bivouac_sys::process::ProcessId;
@@ -35,6 +35,15 @@ pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
     let hierarchy = Hierarchy::detect().or_problem("cgroup", "control groups cannot be used")?;
     let cgroup = ensure_cgroup(boot, &hierarchy)
         .or_problem("cgroup", format_args!("the control group of node {label} cannot be made"))?;
+    if cgroup.version() == Version::V2 {
+        // The agent moves there. A command that is run before it does must not join a group that soon may have no processes.
+        for folder in cgroup.folders() {
+            fs_err::create_dir(folder.join("init")).or_problem(
+                "cgroup",
+                format_args!("the group of node {label} cannot be divided"),
+            )?;
+        }
+    }
 
     // The pid namespace is that of the child. Two are left to the child: this process must still see the host's files, and a
     // cgroup namespace has the group of its maker as its root.

@@ -41,6 +41,8 @@ fn prepare(boot: &Boot, hierarchy: &Hierarchy, cgroup: &Cgroup) -> Result<(), Pr
         .add(std::process::id())
         .and_then(|()| unshare(&[Namespace::Cgroup, Namespace::Mount]))
         .or_problem("cgroup", "the node's control group cannot be entered")?;
+    // Folders that are made here are for everybody in the node, whatever the umask of who typed the command.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let console = open_console(&boot.folder.console())?;
     // A session without terminal: neither a closed window nor Ctrl-C in it reaches the node.
     process::detach(Some(console.as_fd()))

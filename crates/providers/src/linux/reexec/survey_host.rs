@@ -71,8 +71,9 @@ fn kmsg() -> Need {
     if std::path::Path::new("/dev/kmsg").exists() {
         return met(name, "/dev/kmsg");
     }
-    let problem = unfit("no_kmsg", "there is no /dev/kmsg, which the kubelet wants to read")
-        .help("make it with `mknod /dev/kmsg c 1 11`");
+    let problem =
+        unfit("no_kmsg", "there is no /dev/kmsg, from which nodes learn that memory ran out")
+            .help("make it with `mknod /dev/kmsg c 1 11`");
     Need { name: name.to_owned(), outcome: Outcome::Limited(problem) }
 }
 
