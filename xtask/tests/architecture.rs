@@ -110,7 +110,8 @@ fn a_stack_never_knows_a_provider() {
 }
 
 /// Probes: places that ask again after a short wait, because the kernel has no event for what they wait for. Each has a deadline.
-const PROBES: [(&str, &str); 3] = [
+const PROBES: [(&str, &str); 4] = [
+    ("crates/engine/src/kubeconfig.rs", "kubectl's lock of a kubeconfig file"),
     ("crates/agent/src/client.rs", "a socket that is not there yet"),
     ("crates/sys/src/filesystem/lock.rs", "a file lock with a deadline"),
     ("crates/sys/src/cgroup/removal.rs", "a version 1 control group becoming empty"),

@@ -14,6 +14,8 @@ use crate::machine::Answer;
 use crate::probe::{Tools, judge};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Then a command is killed, and tried again.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A task and how far it is.
 #[derive(Debug, Clone)]
@@ -28,7 +30,7 @@ impl Work {
     pub(crate) fn attempt(&self, tools: &Tools, note: &dyn Fn(String)) -> Answer {
         match &self.run {
             Run::Command(argv) => {
-                let done = tools.processes.finish(argv, None, self.log.as_deref());
+                let done = tools.processes.finish(argv, Some(COMMAND_TIMEOUT), self.log.as_deref());
                 done.map_or_else(Answer::not_yet, |()| Answer::Yes)
             }
             Run::Requests(requests) => self.send(requests, tools, note),

@@ -153,7 +153,8 @@ pub struct Up {
 /// Which cluster is asked for.
 #[derive(Debug, Args)]
 pub struct Source {
-    /// The cluster file; `-` for standard input. One control plane with all defaults when absent.
+    /// The cluster file; `-` for standard input. When absent, the cluster as it was made, or one control plane with all
+    /// defaults.
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: Option<Utf8PathBuf>,
     /// The cluster's name; that of the file, or `default`, when absent.

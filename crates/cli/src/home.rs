@@ -23,6 +23,8 @@ pub fn kubeconfig_file(named: Option<&Utf8PathBuf>) -> Option<UserFile> {
         .cloned()
         .or_else(from_environment)
         .or_else(|| home().map(|home| home.join(".kube/config")))?;
+    // It is remembered, and looked for from other folders. What cannot be made absolute fails when it is opened.
+    let path = camino::absolute_utf8(&path).unwrap_or(path);
     Some(UserFile { path, owner })
 }
 

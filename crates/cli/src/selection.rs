@@ -21,14 +21,20 @@ pub fn open_state(global: &Global) -> StateDirectory {
     StateDirectory::open(global.state_dir.clone())
 }
 
-/// The cluster that a file and a name ask for.
+/// The cluster that a file and a name ask for: that of the file; else the one of this name as it was made; else one with all
+/// defaults.
 ///
 /// # Errors
 /// Everything that is wrong with the file, at once.
-pub fn cluster_asked_for(source: &Source) -> Result<Cluster, Problems> {
+pub fn cluster_asked_for(global: &Global, source: &Source) -> Result<Cluster, Problems> {
     let mut cluster = match &source.file {
         Some(file) => read_cluster(file)?,
-        None => Cluster::named(ClusterName::default()),
+        None => {
+            let name = source.name.clone().unwrap_or_default();
+            // A state that cannot be read is told by whoever changes the cluster.
+            let known = open_state(global).read(&name).ok().flatten();
+            known.map_or_else(|| Cluster::named(name), |state| state.applied.cluster)
+        }
     };
     if let Some(name) = &source.name {
         cluster.metadata.name = name.clone();
@@ -58,6 +64,8 @@ pub fn read_cluster(file: &Utf8Path) -> Result<Cluster, Problems> {
 pub struct Existing {
     /// What is known of it, unless only its ground has it.
     pub state: Option<ClusterState>,
+    /// Why what is known of it cannot be read.
+    pub unreadable: Option<Problem>,
     /// What its ground has of it.
     pub observed: ObservedCluster,
     /// Its ground's name.
@@ -69,39 +77,51 @@ pub struct Existing {
 /// Every cluster that exists, asked of every ground.
 ///
 /// # Errors
-/// When a ground cannot be asked or the state cannot be read.
+/// When a ground cannot be asked or the state folder cannot be read. What is wrong with the state of one cluster is that one's
+/// [`Existing::unreadable`].
 pub async fn existing_clusters(global: &Global) -> Result<Vec<Existing>, Problem> {
     let state = open_state(global);
     let mut known = std::collections::BTreeMap::new();
     for name in state.clusters()? {
-        let cluster = state.read(&name)?;
+        let cluster = state.read(&name);
         known.insert(name, cluster);
     }
     let mut clusters = Vec::new();
     for provider_spec in bivouac_providers::all() {
         let provider = open_provider(global, &provider_spec);
         for observed in provider.observe().await? {
-            let state = known.remove(&observed.name).flatten();
+            let (state, unreadable) = apart(known.remove(&observed.name).unwrap_or(Ok(None)));
             let (provider, provider_name) = (Arc::clone(&provider), provider_spec.name());
-            clusters.push(Existing { state, observed, provider_name, provider });
+            clusters.push(Existing { state, unreadable, observed, provider_name, provider });
         }
     }
-    for (name, state) in known {
-        let Some(state) = state else { continue };
-        let spec = &state.applied.cluster.spec.provider;
-        let (provider, provider_name) = (open_provider(global, spec), spec.name());
+    for (name, read) in known {
+        let (state, unreadable) = apart(read);
+        let spec = match (&state, &unreadable) {
+            (Some(state), _) => state.applied.cluster.spec.provider.clone(),
+            (None, Some(_)) => ProviderSpec::default(),
+            (None, None) => continue,
+        };
+        let (provider, provider_name) = (open_provider(global, &spec), spec.name());
         let observed =
             ObservedCluster { name, network: None, nodes: Default::default(), remains: Vec::new() };
-        clusters.push(Existing { state: Some(state), observed, provider_name, provider });
+        clusters.push(Existing { state, unreadable, observed, provider_name, provider });
     }
     clusters.sort_by(|a, b| a.observed.name.cmp(&b.observed.name));
     Ok(clusters)
 }
 
+fn apart(read: Result<Option<ClusterState>, Problem>) -> (Option<ClusterState>, Option<Problem>) {
+    match read {
+        Ok(state) => (state, None),
+        Err(problem) => (None, Some(problem)),
+    }
+}
+
 /// The cluster of this name, or the only one there is, or the one called `default`.
 ///
 /// # Errors
-/// When there is none, or several and none was named.
+/// When there is none, or several and none was named, or what is known of it cannot be read.
 pub async fn choose(global: &Global, name: Option<&ClusterName>) -> Result<Existing, Problem> {
     let mut clusters = existing_clusters(global).await?;
     let names: Vec<String> =
@@ -112,7 +132,10 @@ pub async fn choose(global: &Global, name: Option<&ClusterName>) -> Result<Exist
         None => clusters.iter().position(|cluster| cluster.observed.name == ClusterName::default()),
     };
     match position {
-        Some(position) => Ok(clusters.swap_remove(position)),
+        Some(position) => {
+            let mut existing = clusters.swap_remove(position);
+            existing.unreadable.take().map_or(Ok(existing), Err)
+        }
         None => Err(no_such_cluster(name, &names)),
     }
 }

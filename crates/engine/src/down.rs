@@ -44,8 +44,10 @@ pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Down
     // Asked even when nothing was observed: whatever the ground still has of the cluster goes.
     let mut problems: Vec<Problem> =
         request.provider.destroy_cluster(cluster).await.err().into_iter().collect();
-    for node in plan.actions.iter().filter_map(Action::node) {
-        reporter.report(Event::NodeRemoved { node: node.clone() });
+    if problems.is_empty() {
+        for node in plan.actions.iter().filter_map(Action::node) {
+            reporter.report(Event::NodeRemoved { node: node.clone() });
+        }
     }
     problems.extend(remove_access(request).err());
     // A cluster of which something is left stays known, so that the next `down` finds it.
@@ -68,15 +70,20 @@ fn remove_access(request: &DownRequest<'_>) -> Result<(), Problem> {
         (None, Some(file)) => file.clone(),
         (None, None) => return Ok(()),
     };
-    let Some(before) = file.read()? else { return Ok(()) };
+    if file.read()?.is_none() {
+        return Ok(());
+    }
     let unmergeable =
         |error: bivouac_pki::Error| Problem::from_error("kubeconfig.unmergeable", &error);
-    let after =
-        bivouac_pki::remove(&before, &entry_name(request.cluster.as_str())).map_err(unmergeable)?;
-    if state.is_some_and(|state| state.kubeconfig_made)
-        && bivouac_pki::is_empty(&after).map_err(unmergeable)?
-    {
+    let mut is_empty = false;
+    file.edit(|before| {
+        let name = entry_name(request.cluster.as_str());
+        let after = bivouac_pki::remove(before.unwrap_or_default(), &name).map_err(unmergeable)?;
+        is_empty = bivouac_pki::is_empty(&after).map_err(unmergeable)?;
+        Ok(after)
+    })?;
+    if is_empty && state.is_some_and(|state| state.kubeconfig_made) {
         return file.remove();
     }
-    file.edit(|_| Ok(after))
+    Ok(())
 }

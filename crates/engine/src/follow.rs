@@ -16,7 +16,7 @@ use crate::{Event, Reporter};
 /// What each node said last.
 type Latest = BTreeMap<NodeName, NodeStatus>;
 
-/// Follows all `nodes` until every one is usable.
+/// Follows all `nodes` until every one is usable. The first that fails ends it: the others often wait for that one.
 ///
 /// # Errors
 /// When a node ends or cannot become usable, when `within` is over (the message says what each node waited for), or when
@@ -28,13 +28,13 @@ pub async fn follow_until_usable(
     cancel: &CancellationToken,
 ) -> Result<(), Problems> {
     let (latest, _) = watch::channel(Latest::new());
-    let all = futures::future::join_all(
+    let all = futures::future::try_join_all(
         nodes.iter().map(|node| follow(node.as_ref(), &latest, reporter)),
     );
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(interrupted().into()),
-        outcomes = all => Problems::check(outcomes.into_iter().filter_map(Result::err).collect()),
+        outcome = all => outcome.map(drop).map_err(Problems::from),
         () = tokio::time::sleep(within) => Err(timed_out(nodes, &latest.borrow(), within).into()),
     }
 }

@@ -1,7 +1,8 @@
 //! The user's kubeconfig file: a cluster's context comes in on `up` and goes on `down`, all else in it stays.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, Instant};
 
 use bivouac_spec::Problem;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -30,17 +31,40 @@ pub struct UserFile {
 struct EditLock(Utf8PathBuf);
 
 impl EditLock {
+    /// How long another edit may take.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    /// How often it is asked whether it is over: the file's removal is the only sign, and its folder may be on any file system.
+    const PROBE: Duration = Duration::from_millis(20);
+
     fn acquire(path: &Utf8Path) -> Result<Self, Problem> {
         let path = Utf8PathBuf::from(format!("{path}.lock"));
-        match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
-            Ok(_) => Ok(Self(path)),
-            Err(error) => {
-                let message = format!("cannot lock the kubeconfig file by {path}");
-                let help =
-                    format!("when no kubectl is running, remove {path} and run the command again");
-                Err(Problem::failed("kubeconfig.lock", message).because(&error).help(help))
+        let deadline = Instant::now() + Self::PATIENCE;
+        loop {
+            let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
+            match made.and_then(|mut file| write!(file, "{}", std::process::id())) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(Self::refused(&path, &error));
+                }
+                Err(_) if Self::holder_is_gone(&path) => drop(std::fs::remove_file(&path)),
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(Self::refused(&path, &error));
+                }
+                Err(_) => std::thread::sleep(Self::PROBE),
             }
         }
+    }
+
+    /// Whether the lock is that of a bivouac that was killed. One of kubectl's is empty and never taken over.
+    fn holder_is_gone(path: &Utf8Path) -> bool {
+        let holder = std::fs::read_to_string(path).ok().and_then(|text| text.parse::<u32>().ok());
+        holder.is_some_and(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
+    }
+
+    fn refused(path: &Utf8Path, error: &std::io::Error) -> Problem {
+        let message = format!("cannot lock the kubeconfig file by {path}");
+        let help = format!("when no kubectl is running, remove {path} and run the command again");
+        Problem::failed("kubeconfig.lock", message).because(error).help(help)
     }
 }
 
@@ -91,17 +115,16 @@ impl UserFile {
         let _lock = EditLock::acquire(&path)?;
         let before = self.read()?;
         let after = change(before.as_deref())?;
-        if before.as_deref() == Some(after.as_str()) {
+        if before.as_deref().unwrap_or_default() == after {
             return Ok(());
         }
         let metadata = std::fs::metadata(&path).ok();
         let mode = metadata.as_ref().map_or(0o600, |file| file.permissions().mode() & 0o7777);
-        write_atomically(&path, after.as_bytes(), mode).map_err(unwritable)?;
-        match metadata {
-            Some(file) => std::os::unix::fs::chown(&path, Some(file.uid()), Some(file.gid()))
-                .map_err(unwritable),
-            None => self.give(&path).map_err(unwritable),
-        }
+        let owner = match metadata {
+            Some(file) => Some(Owner { uid: file.uid(), gid: file.gid() }),
+            None => self.owner,
+        };
+        write_atomically(&path, after.as_bytes(), mode, owner).map_err(unwritable)
     }
 
     /// Removes it. An absent file is success.
@@ -145,6 +168,15 @@ mod tests {
         assert_eq!(file.read().unwrap().unwrap(), "ab");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(!path.with_file_name("config.lock").exists());
+    }
+
+    #[test]
+    fn the_lock_of_a_process_that_is_gone_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap().join("config");
+        std::fs::write(format!("{path}.lock"), u32::MAX.to_string()).unwrap();
+        UserFile { path: path.clone(), owner: None }.edit(|_| Ok("ours".to_owned())).unwrap();
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "ours");
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! STATE/PROVIDER/…                   the provider's own
 //! ```
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ClusterLock;
+use crate::kubeconfig::Owner;
 
 /// The format of [`ClusterState`] that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -29,6 +31,12 @@ const FORMAT: u32 = 1;
 pub struct StateDirectory {
     path: Utf8PathBuf,
 }
+
+/// Held while addresses are chosen and recorded.
+#[derive(Debug)]
+pub struct AddressLock(
+    #[expect(dead_code, reason = "the kernel holds the lock as long as the file is open")] File,
+);
 
 /// What is known of one cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,6 +126,17 @@ impl StateDirectory {
         ClusterLock::acquire(&self.clusters_path().join(format!("{name}.lock")), name, verb)
     }
 
+    /// Taken while addresses are chosen and recorded, so that two clusters that are made at once do not choose the same. Waits
+    /// for the other, which takes a tenth of a second.
+    ///
+    /// # Errors
+    /// When the folder cannot be locked.
+    pub fn lock_addresses(&self) -> Result<AddressLock, Problem> {
+        let locked =
+            File::open(self.clusters_path()).and_then(|folder| folder.lock().map(|()| folder));
+        locked.map(AddressLock).map_err(|error| unwritable(&error))
+    }
+
     /// The clusters that there is state of, in order of their names.
     ///
     /// # Errors
@@ -188,6 +207,8 @@ impl StateDirectory {
     /// # Errors
     /// When its folder cannot be removed.
     pub fn remove(&self, name: &ClusterName) -> Result<(), Problem> {
+        // Last what makes it known: a removal that was cut short is found and finished by the next.
+        let _ = std::fs::remove_file(self.cluster_path(name).join("keys.json"));
         match fs_err::remove_dir_all(self.cluster_path(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&error)),
             _ => Ok(()),
@@ -211,19 +232,27 @@ impl StateDirectory {
         make_private(&folder)?;
         let json = serde_json::to_vec_pretty(value)
             .map_err(|error| Problem::from_error("state.encode", &error))?;
-        write_atomically(&folder.join(file), &json, 0o600).map_err(|error| unwritable(&error))
+        write_atomically(&folder.join(file), &json, 0o600, None).map_err(|error| unwritable(&error))
     }
 }
 
-/// Writes a file so that a reader sees the old or the new content and nothing between.
+/// Writes a file so that a reader sees the old or the new content and nothing between, and never another owner.
 ///
 /// # Errors
 /// When the folder cannot be written.
-pub(crate) fn write_atomically(path: &Utf8Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+pub(crate) fn write_atomically(
+    path: &Utf8Path,
+    content: &[u8],
+    mode: u32,
+    owner: Option<Owner>,
+) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Utf8Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
     file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+    if let Some(owner) = owner {
+        std::os::unix::fs::fchown(file.as_file(), Some(owner.uid), Some(owner.gid))?;
+    }
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())

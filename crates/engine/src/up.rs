@@ -98,7 +98,11 @@ pub async fn prepare(request: &UpRequest<'_>) -> Result<Prepared, Problems> {
     let (survey, observed) = (survey?, observed?);
     Problems::check(survey.unmet())?;
 
-    let existing = known.as_ref().map(|state| &state.applied.addresses);
+    // What was recorded counts only while something of it exists: a first `up` that made nothing may be tried with another file.
+    let own = observed.iter().find(|observed| observed.name == *cluster.name());
+    let known_state = known;
+    let known = known_state.as_ref().filter(|_| own.is_some());
+    let existing = known.map(|state| &state.applied.addresses);
     let occupied = occupied(request, &survey, &observed, existing)?;
     let addresses = assign_addresses(cluster, &occupied, existing)?;
     let render = RenderRequest { cluster, addresses: &addresses, facts: &survey.facts };
@@ -106,20 +110,20 @@ pub async fn prepare(request: &UpRequest<'_>) -> Result<Prepared, Problems> {
     let configs = request.stack.render(&render, &keys)?;
 
     let current = request.images.current()?;
-    let image = known.as_ref().map_or_else(|| current.clone(), |state| state.image.clone());
+    let image = known.map_or_else(|| current.clone(), |state| state.image.clone());
     let digests = configs.iter().map(|(name, config)| (name.clone(), config.digest())).collect();
     let plan = plan_up(&PlanRequest {
         cluster,
         addresses: &addresses,
-        applied: known.as_ref().map(|state| &state.applied),
-        observed: observed.iter().find(|observed| observed.name == *cluster.name()),
+        applied: known.map(|state| &state.applied),
+        observed: own,
         facts: &survey.facts,
         configs: &digests,
         image: &current,
     });
     let applied = Applied { cluster: cluster.clone(), addresses: addresses.clone() };
-    let state = match known {
-        Some(state) => ClusterState { applied, ..state },
+    let state = match known_state {
+        Some(state) => ClusterState { applied, image, ..state },
         None => ClusterState::new(applied, survey.facts.clone(), image),
     };
     Ok(Prepared { plan, survey, state, keys, addresses, configs })
@@ -144,7 +148,8 @@ fn occupied(
         if name == *request.cluster.name() {
             continue;
         }
-        if let Some(other) = request.state.read(&name)? {
+        // What cannot be read is told by every command about that cluster; its running network is among the ground's.
+        if let Ok(Some(other)) = request.state.read(&name) {
             let addresses = other.applied.addresses;
             occupied.insert(addresses.node_network, format!("cluster {name}"));
             occupied.extend(
@@ -175,9 +180,7 @@ pub async fn up(
         }
     };
     reporter.report(Event::Started { verb: "up".to_owned(), cluster: cluster.name().clone() });
-    let prepared = prepare(request).await?;
-    prepared.plan.check()?;
-    report_plan(&prepared, reporter);
+    let prepared = prepare_and_record(request, reporter).await?;
 
     let nodes = if prepared.plan.is_empty() {
         open_all(request, &prepared).await?
@@ -187,15 +190,41 @@ pub async fn up(
     follow_until_usable(&nodes, request.timeout, reporter, cancel).await?;
     let access = request.stack.access(&prepared.state.render_request(), &prepared.keys)?;
     let kubeconfig = reachable_kubeconfig(request.provider.as_ref(), &access).await?;
-    let state = merge_access(request.kubeconfig.as_ref(), &kubeconfig, &prepared.state)?;
-    if state != prepared.state {
-        request.state.write(&state)?;
+    if let Some(file) = &request.kubeconfig {
+        // Before the file is changed: `down` must find what an `up` that was killed here has put into it.
+        let state = remember_access(request, file, &prepared.state);
+        if state != prepared.state {
+            request.state.write(&state)?;
+        }
+        merge_access(file, &kubeconfig)?;
     }
     Ok(Upped {
         description: request.stack.describe(),
         nodes: nodes.len(),
         actions: prepared.plan.actions,
     })
+}
+
+/// Decides, and records the decisions before anything is made of them.
+async fn prepare_and_record(
+    request: &UpRequest<'_>,
+    reporter: &Reporter,
+) -> Result<Prepared, Problems> {
+    let cluster = request.cluster.name();
+    let state = request.state.clone();
+    let lock = tokio::task::spawn_blocking(move || state.lock_addresses()).await;
+    let _lock = lock.map_err(|error| Problem::from_error("engine.thread", &error))??;
+    let known_keys = request.state.read_keys(cluster)?;
+    let prepared = prepare(request).await?;
+    prepared.plan.check()?;
+    report_plan(&prepared, reporter);
+    if known_keys.as_ref() != Some(&prepared.keys) {
+        request.state.write_keys(cluster, &prepared.keys)?;
+    }
+    if !prepared.plan.is_empty() {
+        request.state.write(&prepared.state)?;
+    }
+    Ok(prepared)
 }
 
 fn report_plan(prepared: &Prepared, reporter: &Reporter) {
@@ -220,7 +249,7 @@ async fn open_all(
     futures::future::try_join_all(nodes).await
 }
 
-/// Carries out the plan: image, state, network, then every node at the same moment.
+/// Carries out the plan: image, network, then every node at the same moment.
 async fn make(
     request: &UpRequest<'_>,
     prepared: &Prepared,
@@ -232,11 +261,12 @@ async fn make(
     if cancel.is_cancelled() {
         return Err(interrupted().into());
     }
-    request.state.write_keys(cluster, &prepared.keys)?;
-    request.state.write(&prepared.state)?;
     let addresses = &prepared.addresses;
     let network = NetworkRequest { cluster: cluster.clone(), addresses: addresses.clone() };
     request.provider.ensure_network(&network).await?;
+    if cancel.is_cancelled() {
+        return Err(interrupted().into());
+    }
     let resources: BTreeMap<NodeName, _> =
         request.cluster.nodes().into_iter().map(|node| (node.name, node.resources)).collect();
     let made = prepared.configs.iter().map(|(node, config)| {
@@ -284,19 +314,25 @@ pub async fn reachable_kubeconfig(
     Ok(access.kubeconfig(node.forward(access.address.port()).await?))
 }
 
-/// Merges the access into the user's kubeconfig, and remembers where, so that `down` takes it out again.
-fn merge_access(
-    file: Option<&UserFile>,
-    ours: &Kubeconfig,
-    state: &ClusterState,
-) -> Result<ClusterState, Problem> {
-    let mut state = state.clone();
-    let Some(file) = file else { return Ok(state) };
-    state.kubeconfig_made |= !file.path.exists();
+/// The state with the place of the user's kubeconfig, so that `down` takes the access out of it again. A file that was made for
+/// another cluster was made by bivouac all the same: the last of them removes it.
+fn remember_access(request: &UpRequest<'_>, file: &UserFile, state: &ClusterState) -> ClusterState {
+    let made_for_another = || {
+        let others = request.state.clusters().unwrap_or_default();
+        let mut states = others.iter().filter_map(|name| request.state.read(name).ok().flatten());
+        states.any(|other| other.kubeconfig_made && other.kubeconfig.as_ref() == Some(&file.path))
+    };
+    ClusterState {
+        kubeconfig: Some(file.path.clone()),
+        kubeconfig_made: state.kubeconfig_made || !file.path.exists() || made_for_another(),
+        ..state.clone()
+    }
+}
+
+/// Merges the access into the user's kubeconfig.
+fn merge_access(file: &UserFile, ours: &Kubeconfig) -> Result<(), Problem> {
     file.edit(|existing| {
         bivouac_pki::merge(existing, ours, true)
             .map_err(|error| Problem::from_error("kubeconfig.unmergeable", &error))
-    })?;
-    state.kubeconfig = Some(file.path.clone());
-    Ok(state)
+    })
 }

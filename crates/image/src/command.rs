@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use camino::Utf8Path;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -14,6 +17,8 @@ use crate::store::StoreLock;
 
 /// Lines of stderr that a failure carries.
 const TAIL: usize = 12;
+/// How long a cancelled command may take to clean up.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// A command and what surrounds it.
 pub(crate) struct Run<'a> {
@@ -49,9 +54,15 @@ pub(crate) fn run(run: Run<'_>, on_line: &mut dyn FnMut(&str)) -> Result<String,
         .spawn()
         .at("run", &program)?;
     let group = Pid::from_child(&child);
+    let (running, ended) = mpsc::channel::<()>();
+    let ended = Mutex::new(Some(ended));
     let on_cancel = cancel.on_cancel(move || {
         // It may be gone already.
         let _ = kill_process_group(group, Signal::TERM);
+        let ended = ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = ended {
+            std::thread::spawn(move || kill_unless_ended(group, &ended));
+        }
     });
     let mut stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
@@ -78,7 +89,7 @@ pub(crate) fn run(run: Run<'_>, on_line: &mut dyn FnMut(&str)) -> Result<String,
         }
     }
     let status = child.wait().at("wait for", &program)?;
-    drop(on_cancel);
+    drop((running, on_cancel));
     let output = reader.join().expect("the reader does not panic").at("read from", &program)?;
     cancel.check()?;
     logged?;
@@ -90,6 +101,13 @@ pub(crate) fn run(run: Run<'_>, on_line: &mut dyn FnMut(&str)) -> Result<String,
         status: status.to_string(),
         tail: tail.into(),
     })
+}
+
+/// Ends what does not heed SIGTERM. The other end of the channel is closed as soon as the number may be another's.
+fn kill_unless_ended(group: Pid, ended: &Receiver<()>) {
+    if ended.recv_timeout(GRACE) == Err(RecvTimeoutError::Timeout) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
 }
 
 fn shell_text(command: &Command) -> String {
@@ -125,6 +143,15 @@ mod tests {
         let cancel = Cancel::new();
         let mut command = Command::new("sh");
         command.args(["-c", "echo started >&2; exec sleep 60"]);
+        let error = run(start(&mut command, &cancel), &mut |_| cancel.cancel()).unwrap_err();
+        assert_eq!(error.code(), "image.interrupted");
+    }
+
+    #[test]
+    fn what_does_not_heed_a_request_to_end_is_killed() {
+        let cancel = Cancel::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' TERM; echo started >&2; while :; do sleep 60; done"]);
         let error = run(start(&mut command, &cancel), &mut |_| cancel.cancel()).unwrap_err();
         assert_eq!(error.code(), "image.interrupted");
     }

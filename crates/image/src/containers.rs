@@ -6,11 +6,11 @@
 //! layers/<hex>/        by diff id, unpacked, in overlayfs form
 //! ```
 //!
-//! Nodes see such a directory read-only; the agent registers its images with containerd. Layers are not flushed to
-//! disk one by one: a power cut may cost a layer that was just loaded, an interruption of the program costs nothing.
+//! Nodes see such a directory read-only; the agent registers its images with containerd. What has its final name is on
+//! disk: neither an interruption nor a power cut leaves a layer that looks whole and is not.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -25,6 +25,8 @@ use crate::stream::HashingReader;
 use crate::unpack::{make_root, unpack};
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
+
+const WRITING: &str = ".tmp/writing.lock";
 
 /// A container image directory, open for changes.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl ContainerImages {
             let path = folder.join(name);
             fs::create_dir_all(&path).at("create", &path)?;
         }
-        let path = folder.join(".tmp/writing.lock");
+        let path = folder.join(WRITING);
         let lock = open_lock(&path)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             for name in names(&folder.join(".tmp"))? {
@@ -104,6 +106,9 @@ impl ContainerImages {
                 found: found.hex(),
             });
         }
+        // A layer is many files: all at once costs little more than the writing itself.
+        let root = fs::File::open(temporary).at("open", temporary)?;
+        rustix::fs::syncfs(&root).at("sync", temporary)?;
         let path = self.layer(diff_id);
         match fs::rename(temporary, &path) {
             Ok(()) => Ok(size),
@@ -113,13 +118,15 @@ impl ContainerImages {
         }
     }
 
-    /// Keeps a manifest or a configuration.
+    /// Keeps a manifest or a configuration; one that is there and damaged is replaced.
     pub(crate) fn add_blob(&self, bytes: &[u8]) -> Result<Sha256, Error> {
         let digest = Sha256::of(bytes);
         let path = self.folder.join("blobs/sha256").join(digest.hex());
-        if !path.exists() {
+        if !fs::read(&path).is_ok_and(|known| known == bytes) {
             let temporary = self.temporary();
-            fs::write(&temporary, bytes).at("write", &temporary)?;
+            let mut file = fs::File::create(&temporary).at("create", &temporary)?;
+            file.write_all(bytes).at("write", &temporary)?;
+            file.sync_data().at("sync", &temporary)?;
             fs::rename(&temporary, &path).at("put in place", &path)?;
         }
         Ok(digest)
@@ -192,6 +199,17 @@ pub(crate) fn empty_index() -> ImageIndex {
     index.set_schema_version(2);
     index.set_media_type(Some(MediaType::ImageIndex));
     index
+}
+
+/// Keeps all who write out of the directory; none while somebody does.
+pub(crate) fn lock_alone(folder: &Utf8Path) -> Result<Option<fs::File>, Error> {
+    let path = folder.join(WRITING);
+    let lock = open_lock(&path)?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(lock)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error).at("lock", &path),
+    }
 }
 
 fn open_lock(path: &Utf8Path) -> Result<fs::File, Error> {

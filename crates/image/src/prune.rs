@@ -1,4 +1,4 @@
-//! What node images there are, and removing those that nobody wants.
+//! What node images there are, and removing those that nobody wants, with what of loaded images has lost its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,6 +9,7 @@ use camino::Utf8Path;
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::files::{names, remove};
+use crate::loaded::open_unreached;
 use crate::node::NodeImage;
 use crate::store::{Kind, Store};
 use crate::usage;
@@ -70,6 +71,9 @@ pub fn list(store: &Store) -> Result<Vec<NodeImageInfo>, Error> {
 /// Removes node images that are neither kept nor in use, then programs, bases and blobs that no remaining image is
 /// made of, and what interrupted builds left. While a build runs, only images are removed.
 ///
+/// Of the container images that users loaded, layers and blobs go that no name leads to any more, unless a running node has
+/// them mounted or some are being loaded.
+///
 /// # Errors
 /// When something cannot be removed.
 pub fn prune(store: &Store, keep: &[&str]) -> Result<Pruned, Error> {
@@ -87,6 +91,7 @@ pub fn prune(store: &Store, keep: &[&str]) -> Result<Pruned, Error> {
             used.blobs.extend(image.manifest.blobs.iter().map(Sha256::hex));
         }
     }
+    pruning.loaded()?;
     // Builds hold it among themselves while they make what is not part of an image yet.
     let Some(_lock) = store.try_lock("building")? else {
         pruning.pruned.build_running = true;
@@ -136,6 +141,22 @@ impl Pruning<'_> {
             self.pruned.bytes += size;
         }
         Ok(removed)
+    }
+
+    fn loaded(&mut self) -> Result<(), Error> {
+        let folder = self.store.containers();
+        let Some(unreached) = open_unreached(&folder)? else { return Ok(()) };
+        for name in &unreached.names {
+            let path = folder.join(name);
+            self.pruned.bytes += size_of(&path)?;
+            // Renamed first: a layer that is half removed must not look whole.
+            let away = folder.join(".tmp").join(format!("removed-{}", name.replace('/', "-")));
+            remove(&away)?;
+            fs::rename(&path, &away).at("move away", &path)?;
+            remove(&away)?;
+            self.pruned.removed.push(format!("containers/{name}"));
+        }
+        Ok(())
     }
 
     fn path(&mut self, name: &str) -> Result<(), Error> {

@@ -108,6 +108,9 @@ impl Unpacker<'_> {
             if hidden.is_empty() || hidden.starts_with(WHITEOUT) {
                 return Ok(());
             }
+            if matches!(hidden, b"." | b"..") {
+                return Err(self.unsafe_entry(&raw, "it hides a folder that it is in"));
+            }
             replace(parent, hidden, || {
                 rustix::fs::mknodat(parent, hidden, FileType::CharacterDevice, Mode::empty(), 0)
             })

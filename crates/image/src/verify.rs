@@ -7,11 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::cancel::Cancel;
+use crate::containers::list_containers;
 use crate::debian::{self, check_blob};
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::event::{Event, OnEvent, Unit};
 use crate::files::{read_json, remove};
+use crate::loaded;
 use crate::node::NodeImage;
 use crate::program;
 use crate::store::{Kind, Store};
@@ -76,7 +78,8 @@ pub(crate) fn check_image(store: &Store, key: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_file(path: &Utf8Path, expected: &Sha256) -> Result<(), Error> {
+/// Checks a file's content.
+pub(crate) fn check_file(path: &Utf8Path, expected: &Sha256) -> Result<(), Error> {
     let why = match Sha256::of_file(path) {
         Ok(found) if found == *expected => return Ok(()),
         Ok(_) => "its content has changed",
@@ -85,7 +88,8 @@ fn check_file(path: &Utf8Path, expected: &Sha256) -> Result<(), Error> {
     Err(Error::Damaged { what: path.to_owned(), why: why.into() })
 }
 
-/// Checks everything in the store by hashing, and removes what is damaged.
+/// Checks everything in the store by hashing, and removes what is damaged. Of the container images that users loaded, it
+/// checks the documents and that every layer is there; loading such an image again mends it.
 ///
 /// # Errors
 /// When the store cannot be read, or [`Error::Cancelled`]. Damage is no error here, it is the answer.
@@ -95,6 +99,11 @@ pub fn verify(store: &Store, on_event: OnEvent<'_>, cancel: &Cancel) -> Result<V
         pieces.extend(store.keys(kind)?.into_iter().map(|key| (kind, key)));
     }
     let blobs = crate::files::names(&store.root().join("blobs/sha256"))?;
+    let containers = store.containers();
+    let mut damages = Vec::new();
+    let listed = list_containers(&containers);
+    if let Some(why) = why(listed.as_ref().map(drop))? {
+    }
     let total = (pieces.len() + blobs.len()) as u64;
     let mut done = 0;
     let mut progress = || {

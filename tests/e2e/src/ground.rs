@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::time::Duration;
 
 use rustix::fs::statfs;
@@ -20,8 +21,8 @@ const DISK: &str = "/var/tmp";
 const STORE: &str = "/var/lib/bivouac/store";
 /// Magic numbers of statfs(2).
 const NO_DISKS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x794c_7630, "overlay")];
-/// A first `up` builds the node image.
-const UP_DEADLINE: Duration = Duration::from_secs(45 * 60);
+/// A machine that never had the node image builds it first.
+const IMAGE_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
 /// State folder, kubeconfig file and clusters of one test. Its clusters go when it does.
 #[derive(Debug)]
@@ -109,9 +110,20 @@ impl Ground {
             .without_env("SUDO_GID")
     }
 
-    /// `bivouac up` with these arguments, and time to build the node image.
+    /// `bivouac up` with these arguments.
     pub fn up<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
-        self.bivouac(["up"]).args(arguments).within(UP_DEADLINE)
+        self.bivouac(["up"]).args(arguments)
+    }
+
+    /// Builds the node image where it is not there yet, so that no test waits for it in the middle of something.
+    fn ensure_image(&self) {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            if !self.bivouac(["image", "list"]).success().stdout().contains("this bivouac") {
+                say("building the node image, once; this can take 15 minutes");
+            }
+            let _ = self.bivouac(["image", "build"]).within(IMAGE_DEADLINE).success();
+        });
     }
 
     /// A cluster called `e2e-NAME`, which need not exist yet and is removed in the end. What an interrupted run of the tests
@@ -120,6 +132,7 @@ impl Ground {
     /// # Panics
     /// When that cannot be removed.
     pub fn cluster(&self, name: &str) -> Cluster<'_> {
+        self.ensure_image();
         let name = format!("e2e-{name}");
         let _ = self.bivouac(["down", &name]).success();
         self.clusters.borrow_mut().push(name.clone());

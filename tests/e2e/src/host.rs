@@ -146,11 +146,14 @@ fn processes(ground: &Ground) -> Vec<String> {
         by_program || by_group || command.contains(&folder)
     };
     let ours = process_folders().into_iter().filter(|process| is_ours(process));
-    ours.map(|process| {
-        let command = fs::read(process.join("cmdline")).unwrap_or_default();
-        format!("{} {}", process.display(), String::from_utf8_lossy(&command).replace('\0', " "))
-    })
-    .collect()
+    let describe = |process: PathBuf| {
+        let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
+        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
+        let group = groups.lines().find(|group| group.contains("bivouac")).unwrap_or_default();
+        format!("{} {command}in {group}", process.display())
+    };
+    ours.map(describe).collect()
 }
 
 fn process_folders() -> Vec<PathBuf> {

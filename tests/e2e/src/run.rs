@@ -25,12 +25,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// The program with no arguments yet, nothing on standard input, and a minute or two to end.
+    /// The program with no arguments yet, nothing on standard input, and some minutes to end: more than `up` gives itself.
     pub fn new(program: impl AsRef<std::ffi::OsStr>) -> Self {
         let mut command = Command::new(program);
         // Ctrl-C reaches a group; so does the end of a test that failed.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
-        Self { command, input: Vec::new(), within: 2 * SOON }
+        Self { command, input: Vec::new(), within: 6 * SOON }
     }
 
     /// With these arguments too.

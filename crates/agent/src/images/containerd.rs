@@ -1,5 +1,7 @@
 //! The calls of containerd's API that registering needs.
 
+use std::time::Duration;
+
 use camino::Utf8Path;
 use futures::stream;
 use prost::Message;
@@ -17,6 +19,8 @@ use super::messages::{
 use super::{Error, NAMESPACE};
 
 const SNAPSHOTTER: &str = "overlayfs";
+/// For one call: each is small, but may wait for a busy disk.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection, and the lease that keeps what is made through it from being collected.
 #[derive(Debug, Clone)]
@@ -31,7 +35,8 @@ impl Containerd {
     pub(super) async fn connect(socket: &Utf8Path, lease_id: String) -> Result<Self, Error> {
         let unreachable = |source| Error::Unreachable { socket: socket.to_owned(), source };
         let endpoint = Endpoint::from_shared(format!("unix://{socket}")).map_err(unreachable)?;
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        // Connecting needs no limit: a Unix socket takes a connection at once or, with a full backlog, refuses it.
+        let channel = endpoint.timeout(CALL_TIMEOUT).connect().await.map_err(unreachable)?;
         let lease = MetadataValue::try_from(&lease_id).expect("the id is ASCII");
         Ok(Self { grpc: Grpc::new(channel), lease, lease_id })
     }

@@ -107,7 +107,8 @@ async fn ensure_layer(containerd: &Containerd, layer: &Layer, parent: &str) -> R
         .ok_or_else(|| io::Error::other("containerd's answer names no folder to write to"))
         .and_then(|upper| link(&upper, &layer.directory));
     if let Err(source) = linked {
-        containerd.remove_snapshot(&key).await?;
+        // What went wrong first is told; the lease's end takes the snapshot, should it stay.
+        let _ = containerd.remove_snapshot(&key).await;
         return Err(Error::Link { layer: layer.directory.clone(), source });
     }
     if !containerd.commit(&key, name).await? {

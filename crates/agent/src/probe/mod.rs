@@ -7,10 +7,12 @@ mod http;
 mod tests;
 
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bivouac_spec::node::{Check, Probe};
+use camino::Utf8Path;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 pub(crate) use http::{Clients, judge};
 
@@ -34,9 +36,10 @@ pub(crate) fn ask(probe: &Probe, tools: &Tools) -> Result<(), String> {
     match &probe.check {
         Check::Socket(path) => {
             let path = tools.places.inside(path);
-            UnixStream::connect(&path).map(drop).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => format!("{path} does not exist yet"),
-                _ => reason(&error),
+            try_connect(&path).map_err(|error| match error {
+                Errno::NOENT => format!("{path} does not exist yet"),
+                Errno::AGAIN => "it is too busy to take a connection".to_owned(),
+                _ => reason(&error.into()),
             })
         }
         Check::Tcp(address) => {
@@ -54,4 +57,11 @@ pub(crate) fn ask(probe: &Probe, tools: &Tools) -> Result<(), String> {
         Check::Exec(argv) => tools.processes.finish(argv, Some(timeout), None),
         Check::Dns(question) => dns::ask(question, timeout),
     }
+}
+
+/// Connects to a stream socket without waiting: a server that takes no connections would keep a blocking caller for ever.
+fn try_connect(path: &Utf8Path) -> Result<(), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&socket, &SocketAddrUnix::new(path.as_std_path())?)
 }

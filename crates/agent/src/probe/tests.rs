@@ -86,6 +86,9 @@ fn sockets_ports_and_files() {
     );
     let listener = UnixListener::bind(&socket).unwrap();
     assert_eq!(once(Check::Socket(socket.clone())), Ok(()));
+    // Nobody accepts: once the backlog is full, the answer comes at once and is no.
+    let seen = (0..10_000).find_map(|_| once(Check::Socket(socket.clone())).err());
+    assert_eq!(seen.unwrap(), "it is too busy to take a connection");
     drop(listener);
     assert_eq!(once(Check::Socket(socket.clone())).unwrap_err(), "connection refused");
 

@@ -8,7 +8,7 @@ mod service;
 mod sweep;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +61,13 @@ pub fn run(options: &RunOptions) -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     // Before any thread is started: each inherits the blocked signals, and one that did not would take them.
     let signals = SignalFd::open(&SIGNALS);
-    let Ok(logs) = Logs::open(&options.places.logs) else { return ExitCode::FAILURE };
-    let logs = Arc::new(logs);
+    let logs = match Logs::open(&options.places.logs) {
+        Ok(logs) => Arc::new(logs),
+        Err(error) => {
+            let message = format!("cannot open the logs in {}", options.places.logs);
+            return give_up(&Problem::failed("agent.start", message).because(&error));
+        }
+    };
     let supervisor = signals
         .map_err(|error| Problem::failed("agent.start", "cannot take signals").because(&error))
         .and_then(|signals| Supervisor::open(options, Arc::clone(&logs), signals));
@@ -70,9 +75,15 @@ pub fn run(options: &RunOptions) -> ExitCode {
         Ok(supervisor) => supervisor.live(options),
         Err(problem) => {
             logs.note(&render(&problem));
-            ExitCode::FAILURE
+            give_up(&problem)
         }
     }
+}
+
+/// Says on standard error, which is the node's console, why the agent ends: nobody can ask it any more.
+fn give_up(problem: &Problem) -> ExitCode {
+    let _ = writeln!(io::stderr(), "bivouac agent: {}", render(problem));
+    ExitCode::FAILURE
 }
 
 fn render(problem: &Problem) -> String {
@@ -229,8 +240,10 @@ impl Supervisor {
             match epoll::wait(&self.poll, spare, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    self.logs.note(&format!("cannot wait for events: {error}"));
-                    return ExitCode::FAILURE;
+                    let problem = Problem::failed("agent.lost", "cannot wait for events");
+                    let problem = problem.because(&error);
+                    self.logs.note(&render(&problem));
+                    return give_up(&problem);
                 }
             }
             for event in &events {

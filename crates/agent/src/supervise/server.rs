@@ -76,14 +76,16 @@ impl Server {
         }
     }
 
-    /// Reads what a client sent; returns its whole requests. A client that went away is forgotten.
+    /// Reads what a client sent; returns its whole requests. A client that went away is forgotten, but not before its last
+    /// requests are answered: the poll set tells of its end again.
     pub(super) fn read(&mut self, token: u64) -> Vec<Result<Request, Problem>> {
         let Some(client) = self.clients.get_mut(&token) else { return Vec::new() };
-        if !client.receive() {
+        let is_there = client.receive();
+        let requests = client.requests();
+        if !is_there && requests.is_empty() {
             self.clients.remove(&token);
-            return Vec::new();
         }
-        client.requests()
+        requests
     }
 
     /// Answers a request for the status.

@@ -7,11 +7,13 @@ use std::time::Instant;
 use bivouac_engine::{DownRequest, down};
 use bivouac_plan::{Action, plan_down};
 use bivouac_spec::cluster::Provider as ProviderSpec;
-use bivouac_spec::{ClusterName, Problems};
+use bivouac_spec::{Class, ClusterName, Problem, Problems};
 use serde::Serialize;
 
 use crate::args::{self, Global};
-use crate::selection::{Existing, existing_clusters, open_provider, open_state, read_cluster};
+use crate::selection::{
+    Existing, choose, existing_clusters, open_provider, open_state, read_cluster,
+};
 use crate::{home, output, progress};
 
 #[derive(Debug, Serialize)]
@@ -30,11 +32,13 @@ pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Pr
         (None, Some(name)) => vec![name.clone()],
         (None, None) => match &existing[..] {
             [only] => vec![only.name().clone()],
-            _ => vec![ClusterName::default()],
+            [] => vec![ClusterName::default()],
+            // Says which there are, unless one is called `default`.
+            _ => vec![choose(global, None).await?.name().clone()],
         },
     };
     let reporter = progress::reporter(global);
-    let (mut removed, mut problems) = (Vec::new(), Vec::new());
+    let (mut removed, mut problems) = (Vec::new(), Vec::<Problem>::new());
     for name in names {
         let started = Instant::now();
         let found = existing.iter().find(|cluster| *cluster.name() == name);
@@ -55,6 +59,11 @@ pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Pr
     output::write(arguments.output, &removed, || {
         removed.iter().map(|one| sentence(one, arguments.dry_run)).collect()
     })?;
+    if !removed.is_empty()
+        && let Some(first) = problems.first_mut()
+    {
+        first.class = Class::Partial;
+    }
     Problems::check(problems)?;
     Ok(ExitCode::SUCCESS)
 }

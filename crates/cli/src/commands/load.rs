@@ -43,7 +43,8 @@ pub async fn run(global: &Global, arguments: &args::Load) -> Result<ExitCode, Pr
     output::write(arguments.output, &loaded, || {
         let lines = loaded.images.iter().map(|image| format!("loaded {image}\n"));
         let (count, seconds) = (loaded.nodes.len(), loaded.seconds);
-        lines.chain([format!("{count} nodes have it, {seconds:.2} s\n")]).collect()
+        let have = if count == 1 { "1 node has".to_owned() } else { format!("{count} nodes have") };
+        lines.chain([format!("{have} it, {seconds:.2} s\n")]).collect()
     })?;
     Ok(ExitCode::SUCCESS)
 }

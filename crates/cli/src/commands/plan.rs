@@ -18,7 +18,7 @@ pub async fn run(global: &Global, plan: &args::Plan) -> Result<ExitCode, Problem
 
 /// Shows what `up` would do. A plan with refusals is shown and then reported as their problems.
 pub async fn show(global: &Global, source: &Source, format: Format) -> Result<ExitCode, Problems> {
-    let cluster = cluster_asked_for(source)?;
+    let cluster = cluster_asked_for(global, source)?;
     let stack = bivouac_stacks::open(&cluster.spec.stack);
     let request = UpRequest {
         cluster: &cluster,

@@ -30,7 +30,7 @@ pub async fn run(global: &Global, up: &args::Up) -> std::result::Result<ExitCode
         return super::plan::show(global, &up.source, up.output).await;
     }
     let started = Instant::now();
-    let cluster = cluster_asked_for(&up.source)?;
+    let cluster = cluster_asked_for(global, &up.source)?;
     let stack = bivouac_stacks::open(&cluster.spec.stack);
     let request = UpRequest {
         cluster: &cluster,

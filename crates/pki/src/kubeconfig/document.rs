@@ -71,10 +71,10 @@ pub(super) struct NamedExtension {
     pub(super) name: String,
 }
 
-/// What the current context was before ours became it.
+/// What the current context was before ours became it, and what it was before that, if that was ours too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Previous {
-    pub(super) context: String,
+    pub(super) contexts: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,14 +22,20 @@ pub fn merge(existing: Option<&str>, ours: &Kubeconfig, set_current: bool) -> Re
     let text = existing.unwrap_or_default();
     let before = parse(text)?;
     let name = ours.context();
-    let previous = match current(&before) {
-        Some(current) if set_current && current != name => Some(current.to_owned()),
+    let mut previous = match current(&before) {
+        Some(current) if set_current && current != name => {
+            let mut contexts = remembered(&before, current);
+            contexts.insert(0, current.to_owned());
+            contexts
+        }
         _ => remembered(&before, name),
     };
+    previous.retain(|context| context != name);
     let mut ours = ours.clone();
-    if let Some(context) = previous {
+    if !previous.is_empty() {
+        let extension = Previous { contexts: previous };
         ours.contexts[0].context.extensions =
-            vec![NamedExtension { extension: Previous { context }, name: EXTENSION.to_owned() }];
+            vec![NamedExtension { extension, name: EXTENSION.to_owned() }];
     }
     if before.is_empty() {
         if !set_current {
@@ -72,7 +78,8 @@ pub fn remove(existing: &str, name: &str) -> Result<String> {
         }
     }
     if current(&before) == Some(name) {
-        let previous = remembered(&before, name).filter(|context| has_context(&wanted, context));
+        let mut previous = remembered(&before, name).into_iter();
+        let previous = previous.find(|context| has_context(&wanted, context));
         edits.push(set_current_context(&mut wanted, &previous.unwrap_or_default()));
     }
     Ok(apply(existing, &edits, wanted))
@@ -153,12 +160,13 @@ fn has_context(tree: &Map<String, Value>, name: &str) -> bool {
     contexts(tree).any(|entry| is_named(entry, name))
 }
 
-/// The context that was current before the one of this name became it.
-fn remembered(tree: &Map<String, Value>, name: &str) -> Option<String> {
-    let ours = contexts(tree).find(|entry| is_named(entry, name))?;
-    let extensions = ours.get("context")?.get("extensions")?.as_array()?;
-    let previous = extensions.iter().find(|entry| is_named(entry, EXTENSION))?;
-    previous.get("extension")?.get("context")?.as_str().map(str::to_owned)
+/// The contexts that were current before the one of this name became it, the last first.
+fn remembered(tree: &Map<String, Value>, name: &str) -> Vec<String> {
+    let ours = contexts(tree).find(|entry| is_named(entry, name));
+    let extensions = ours.and_then(|entry| entry.get("context")?.get("extensions")?.as_array());
+    let previous = extensions.into_iter().flatten().find(|entry| is_named(entry, EXTENSION));
+    let contexts = previous.and_then(|entry| entry.get("extension")?.get("contexts")?.as_array());
+    contexts.into_iter().flatten().filter_map(|one| Some(one.as_str()?.to_owned())).collect()
 }
 
 #[cfg(test)]

@@ -52,6 +52,24 @@ fn the_current_context_is_touched_only_where_asked_and_ours() {
 }
 
 #[test]
+fn two_of_ours_go_in_any_order() {
+    let named = |name| {
+        let client = Issued { certificate: "CERT".into(), key: Secret::new("KEY") };
+        Kubeconfig::named(name, "https://x", "AUTHORITY", &client)
+    };
+    let one = merge(Some(OWN), &named("bivouac-one"), true).unwrap();
+    let both = merge(Some(&one), &named("bivouac-two"), true).unwrap();
+    let again = merge(Some(&both), &named("bivouac-one"), true).unwrap();
+    let back = merge(Some(&again), &named("bivouac-two"), true).unwrap();
+    assert_eq!(parse(&back).unwrap()["contexts"].as_array().unwrap().len(), 3);
+    for text in [both, again, back] {
+        for [first, second] in [["bivouac-one", "bivouac-two"], ["bivouac-two", "bivouac-one"]] {
+            assert_eq!(remove(&remove(&text, first).unwrap(), second).unwrap(), OWN);
+        }
+    }
+}
+
+#[test]
 fn merging_again_changes_nothing_and_replaces_what_changed() {
     let once = merge(Some(OWN), &ours("https://x"), true).unwrap();
     assert_eq!(merge(Some(&once), &ours("https://x"), true).unwrap(), once);

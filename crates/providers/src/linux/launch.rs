@@ -92,7 +92,9 @@ impl Launched {
             "died",
             format_args!("a process of bivouac's own ended without an answer: {status}"),
         );
-        problem.causes.extend(text.lines().rev().take(5).map(str::to_owned));
+        let lines: Vec<&str> = text.lines().collect();
+        let last = &lines[lines.len().saturating_sub(5)..];
+        problem.causes.extend(last.iter().map(|line| (*line).to_owned()));
         problem
     }
 }

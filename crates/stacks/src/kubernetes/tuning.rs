@@ -8,7 +8,7 @@ use bivouac_spec::quantity::Span;
 pub(super) const CLIENT_QPS: u32 = 2000;
 
 /// How soon kube-proxy passes on a change. Upstream waits a second.
-pub(super) const PROXY_MIN_SYNC: &str = "100ms";
+pub(super) const PROXY_MIN_SYNC: &str = "20ms";
 
 /// How often readiness is asked where the question is cheap (loopback, connection kept).
 pub(super) const PROBE: Span = Span::millis(25);

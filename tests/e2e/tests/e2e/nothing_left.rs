@@ -7,11 +7,6 @@ fn the_host_is_as_it_was() {
     let ground = Ground::new();
     let cluster = ground.cluster("nothing-left");
     let file = cluster.file("  nodes:\n  - {role: control-plane}\n  - {role: worker}\n");
-    // What stays in the store is no business of a cluster's.
-    let _ = ground
-        .bivouac(["image", "build"])
-        .within(std::time::Duration::from_secs(45 * 60))
-        .success();
 
     let before = HostSnapshot::take(&ground);
     let _ = cluster.up(&file).success();

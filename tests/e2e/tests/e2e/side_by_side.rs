@@ -6,8 +6,6 @@ use bivouac_e2e::{Cluster, Ground, SOON};
 fn two_clusters_live_and_die_apart() {
     let ground = Ground::new();
     let (left, right) = (ground.cluster("left"), ground.cluster("right"));
-    // The image is there before, so that the two do not wait for one another.
-    let _ = ground.bivouac(["image", "build"]).within(45 * SOON).success();
     let ups = [&left, &right].map(|cluster| cluster.up_by_name().start());
     for up in ups {
         let _ = up.finish(5 * SOON).expect_code(0);

@@ -134,7 +134,7 @@ fn one_verb_at_a_time_and_a_state_that_cannot_be_read() {
         assert_ne!(refused.code, 0, "{refused}");
         let _ = refused.expect_errors(&[cluster.name(), "`bivouac up`"]);
     }
-    let _ = up.finish(45 * SOON).expect_code(0);
+    let _ = up.finish(5 * SOON).expect_code(0);
     a_state_of_another_format(&cluster);
     a_damaged_state(&cluster);
     // Whole again, nothing is lost.

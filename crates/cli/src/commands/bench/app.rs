@@ -14,6 +14,9 @@ use crate::{access, selection};
 
 const NODE_PORT: u16 = 30_080;
 const INTERVAL: Duration = Duration::from_millis(20);
+/// A try that is not answered at once is given up: the kernel answers only so many refused tries a second, and the next try of a
+/// connection that got no answer comes a second later, which would be measured instead of the app.
+const CONNECT: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The deployed app.
@@ -42,8 +45,11 @@ impl App {
             client.create("/api/v1/namespaces/default/services", &service())
         };
         tokio::task::spawn_blocking(deploy).await.map_err(|error| failed(&error.to_string()))??;
-        let plain =
-            Agent::config_builder().timeout_global(Some(Duration::from_secs(2))).build().into();
+        let plain = Agent::config_builder()
+            .timeout_connect(Some(CONNECT))
+            .timeout_global(Some(Duration::from_secs(2)))
+            .build()
+            .into();
         Ok(Self { plain, url: format!("http://{address}:{NODE_PORT}") })
     }
 

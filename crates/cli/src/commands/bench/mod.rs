@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bivouac_engine::{DownRequest, Reporter, UpRequest, down, up};
 use bivouac_provider::Provider;
 use bivouac_spec::cluster::{NodeGroup, Role};
-use bivouac_spec::{Cluster, ClusterName, Problem, Problems};
+use bivouac_spec::{Class, Cluster, ClusterName, Problem, Problems};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,10 @@ use crate::args::{self, Global};
 use crate::images::StoreImages;
 use crate::selection::{open_provider, open_state, read_cluster};
 use crate::{home, output, signals};
+
+fn interrupted() -> Problem {
+    Problem::new(Class::Interrupted, "cli.bench", "stopped before all runs were done")
+}
 
 /// The figures of one run. Times in seconds from the start of the command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,7 +98,11 @@ impl Bench<'_> {
     }
 
     async fn once(&self) -> Result<Run, Problems> {
-        let run = self.measure().await;
+        let run = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(interrupted().into()),
+            run = self.measure() => run,
+        };
         if run.is_err() {
             // The error of the run is the one to tell; what could not be removed is told by the next run.
             let _ = self.down().await;
