@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test without the usual harness")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -30,11 +32,13 @@ fn main() -> ExitCode {
         bivouac_agent::status(&socket, true, &mut std::io::stdout()).unwrap();
         return ExitCode::SUCCESS;
     }
-    let tests: [(&str, Test); 8] = [
+    let tests: [(&str, Test); 10] = [
         ("units start in order and stop in reverse", order),
         ("a service that ends comes back", comes_back),
         ("a node becomes usable and degraded", degraded),
         ("a broken config leaves an agent that says so", broken),
+        ("an agent that cannot listen says so on the console", mute),
+        ("who asks and sends no more is answered", half_closed),
         ("orphans are reaped and leftovers ended", orphans),
         ("a service is restarted on request", restarted),
         ("a service that does not stop is killed", killed),
@@ -238,6 +242,30 @@ fn comes_back(node: &Node) {
     let log = fs::read_to_string(node.root.join("log/frail.log")).unwrap();
     let runs = fs::read_to_string(node.root.join("runs")).unwrap().lines().count();
     assert_eq!(log.lines().count(), runs, "every line of every run is in the log");
+}
+
+fn mute(node: &Node) {
+    fs::write(node.root.join("node.json"), "{}").unwrap();
+    fs::write(node.root.join("run"), "in the way").unwrap();
+    let output = node.itself(ROOT).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let console = String::from_utf8(output.stderr).unwrap();
+    let wanted =
+        format!("bivouac agent: cannot listen at {}/run/agent.sock (agent.start): ", node.root);
+    assert!(console.starts_with(&wanted), "{console}");
+}
+
+fn half_closed(node: &Node) {
+    let mut agent = node.start(&json!({}));
+    agent.usable();
+    let mut stream = UnixStream::connect(node.root.join("run/agent.sock")).unwrap();
+    stream.write_all(b"{\"status\":{}}\n").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let status: NodeStatus = serde_json::from_str(&answer).unwrap();
+    assert_eq!(status.phase, NodePhase::Usable);
+    agent.stop();
 }
 
 fn degraded(node: &Node) {

@@ -203,6 +203,8 @@ pub(crate) fn empty_index() -> ImageIndex {
 
 /// Keeps all who write out of the directory; none while somebody does.
 pub(crate) fn lock_alone(folder: &Utf8Path) -> Result<Option<fs::File>, Error> {
+    let path = folder.join(".tmp");
+    fs::create_dir_all(&path).at("create", &path)?;
     let path = folder.join(WRITING);
     let lock = open_lock(&path)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -101,10 +101,14 @@ pub fn verify(store: &Store, on_event: OnEvent<'_>, cancel: &Cancel) -> Result<V
     let blobs = crate::files::names(&store.root().join("blobs/sha256"))?;
     let containers = store.containers();
     let mut damages = Vec::new();
-    let listed = list_containers(&containers);
-    if let Some(why) = why(listed.as_ref().map(drop))? {
-    }
-    let total = (pieces.len() + blobs.len()) as u64;
+    let loaded = match list_containers(&containers) {
+        Err(Error::Damaged { what, why }) => {
+            damages.push(Damage { piece: what, why, removed: false });
+            Vec::new()
+        }
+        result => result?,
+    };
+    let total = (pieces.len() + blobs.len() + loaded.len()) as u64;
     let mut done = 0;
     let mut progress = || {
         done += 1;
@@ -112,7 +116,6 @@ pub fn verify(store: &Store, on_event: OnEvent<'_>, cancel: &Cancel) -> Result<V
         on_event(Event::Progress { step, done, total: Some(total), unit: Unit::Files });
         cancel.check()
     };
-    let mut damages = Vec::new();
     // Blobs last: a piece that needs one is told as damaged before that is gone.
     for (kind, key) in pieces {
         let path = store.piece(kind, &key);
@@ -136,6 +139,14 @@ pub fn verify(store: &Store, on_event: OnEvent<'_>, cancel: &Cancel) -> Result<V
         if let Some(why) = why(checked)? {
             remove(&path)?;
             damages.push(Damage { piece: path, why, removed: true });
+        }
+        progress()?;
+    }
+    for image in loaded {
+        if let Err(error) = loaded::check(&containers, &image) {
+            let Error::Damaged { what, why } = error else { return Err(error) };
+            let why = format!("{why}; load the image {} again", image.name);
+            damages.push(Damage { piece: what, why, removed: false });
         }
         progress()?;
     }

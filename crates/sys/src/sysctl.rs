@@ -38,24 +38,6 @@ pub fn ensure(name: &str, value: &str) -> Result<Outcome> {
     write(name, value).map(|()| Outcome::Changed)
 }
 
-/// True if the parameter belongs to a namespace that a node has of its own, so that setting it there changes nothing
-/// outside. Not complete for `net`: a few, such as some `net.core` ones, show only in the first network namespace, and
-/// are then absent in others.
-pub fn is_namespaced(name: &str) -> bool {
-    let name = if uses_slashes(name) { name.replace('/', ".") } else { name.to_owned() };
-    const TREES: [&str; 3] = ["net.", "fs.mqueue.", "user."];
-    const KERNEL: [&str; 4] = ["hostname", "domainname", "sem", "ns_last_pid"];
-    if TREES.iter().any(|tree| name.starts_with(tree)) {
-        return true;
-    }
-    name.strip_prefix("kernel.").is_some_and(|name| {
-        KERNEL.contains(&name)
-            || name.starts_with("shm")
-            || name.starts_with("msg")
-            || name == "auto_msgmni"
-    })
-}
-
 fn uses_slashes(name: &str) -> bool {
     name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/')
 }
@@ -113,18 +95,6 @@ mod tests {
         );
         for name in ["", "/etc/passwd", "kernel/../../x", "kernel/../x", "kernel.//.x"] {
             assert!(path(name).is_err(), "{name}");
-        }
-    }
-
-    #[test]
-    fn knows_whose_a_parameter_is() {
-        for name in
-            ["net.ipv4.ip_forward", "net/core/somaxconn", "kernel.shmmax", "fs.mqueue.msg_max"]
-        {
-            assert!(is_namespaced(name), "{name}");
-        }
-        for name in ["kernel.pid_max", "vm.overcommit_memory", "fs.inotify.max_user_watches"] {
-            assert!(!is_namespaced(name), "{name}");
         }
     }
 }

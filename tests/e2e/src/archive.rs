@@ -5,21 +5,22 @@ use std::path::Path;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// An image of one layer: `/bin/busybox`, which is also what runs.
+/// An image of two layers: `/bin/busybox`, which is what runs, and `/word`.
 #[derive(Debug)]
 pub struct TestImage {
     name: String,
-    layer: Vec<u8>,
+    layers: [Vec<u8>; 2],
 }
 
 impl TestImage {
-    /// The image of this full name, with this static busybox in it.
+    /// The image of this full name, with this static busybox and this word in it.
     ///
     /// # Panics
     /// Never: a tar archive in memory can be written.
     #[must_use]
-    pub fn new(name: &str, busybox: &[u8]) -> Self {
-        Self { name: name.to_owned(), layer: tar(&[("bin/busybox", busybox)]) }
+    pub fn new(name: &str, busybox: &[u8], word: &str) -> Self {
+        let layers = [tar(&[("bin/busybox", busybox)]), tar(&[("word", word.as_bytes())])];
+        Self { name: name.to_owned(), layers }
     }
 
     /// As `docker save` of old writes it.
@@ -29,12 +30,13 @@ impl TestImage {
     #[must_use]
     pub fn docker_archive(&self) -> Vec<u8> {
         let config = self.config();
-        let manifest = json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": ["layer/layer.tar"]}]);
-        tar(&[
-            ("layer/layer.tar", &self.layer),
-            ("config.json", &config),
-            ("manifest.json", &bytes(&manifest)),
-        ])
+        let layers = ["0/layer.tar", "1/layer.tar"];
+        let manifest =
+            bytes(&json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": layers}]));
+        let mut files: Vec<(&str, &[u8])> =
+            layers.into_iter().zip(self.layers.iter().map(Vec::as_slice)).collect();
+        files.extend([("config.json", &*config), ("manifest.json", &*manifest)]);
+        tar(&files)
     }
 
     /// As an OCI archive.
@@ -84,7 +86,7 @@ impl TestImage {
             "architecture": architecture,
             "os": "linux",
             "config": {"Entrypoint": ["/bin/busybox"]},
-            "rootfs": {"type": "layers", "diff_ids": [digest(&self.layer)]},
+            "rootfs": {"type": "layers", "diff_ids": self.layers.each_ref().map(|layer| digest(layer))},
         }))
     }
 
@@ -96,7 +98,7 @@ impl TestImage {
             "schemaVersion": 2,
             "mediaType": media("manifest.v1+json"),
             "config": descriptor("config.v1+json", &config),
-            "layers": [descriptor("layer.v1.tar", &self.layer)],
+            "layers": self.layers.each_ref().map(|layer| descriptor("layer.v1.tar", layer)),
         }));
         let mut top = descriptor("manifest.v1+json", &manifest);
         top["annotations"] = json!({"org.opencontainers.image.ref.name": self.name});
@@ -106,13 +108,9 @@ impl TestImage {
         let layout = bytes(&json!({"imageLayoutVersion": "1.0.0"}));
         let blob =
             |content: Vec<u8>| (format!("blobs/{}", digest(&content).replace(':', "/")), content);
-        vec![
-            ("oci-layout".to_owned(), layout),
-            ("index.json".to_owned(), index),
-            blob(manifest),
-            blob(config),
-            blob(self.layer.clone()),
-        ]
+        let mut files = vec![("oci-layout".to_owned(), layout), ("index.json".to_owned(), index)];
+        files.extend([manifest, config].into_iter().chain(self.layers.clone()).map(blob));
+        files
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bivouac_spec::NodeConfig;
 use bivouac_spec::node::status::{UnitKind, UnitState, UnitStatus};
-use bivouac_spec::node::{Check, Probe, Restart, Stop};
+use bivouac_spec::node::{Check, Probe, Restart, Run, Stop};
 
 use super::{Answer, UnitId};
 
@@ -15,8 +15,13 @@ const SLOW: Duration = Duration::from_secs(10);
 const SUSPECT: Duration = Duration::from_secs(1);
 /// So many such answers in a row, and it does not count as ready any more.
 const MISSES: u32 = 3;
-/// Longest wait between two tries of a task.
-const TASK_MAX: Duration = Duration::from_millis(500);
+/// First and longest wait between two tries of a task that asks over a connection which is kept: what it waits for is often on the
+/// way to a usable cluster.
+const REQUEST_PACE: Pace =
+    Pace { first: Duration::from_millis(25), max: Duration::from_millis(100), again: false };
+/// First and longest wait between two tries of any other task.
+const TASK_PACE: Pace =
+    Pace { first: Duration::from_millis(50), max: Duration::from_millis(500), again: false };
 /// A look at a path or a Unix socket costs microseconds: it is never made less often than this.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -72,8 +77,7 @@ pub(super) fn all_of(config: &NodeConfig) -> Vec<Unit> {
         afters.push(&service.after);
     }
     for task in &config.tasks {
-        let first = Probe::new(Check::Exec(Vec::new())).interval.duration();
-        let pace = Pace { first, max: TASK_MAX, again: false };
+        let pace = if matches!(task.run, Run::Requests(_)) { REQUEST_PACE } else { TASK_PACE };
         units.push(Unit::new(&task.name, UnitKind::Task, Some(pace)));
         afters.push(&task.after);
     }

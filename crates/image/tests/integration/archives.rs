@@ -110,6 +110,8 @@ fn no_entry_leaves_its_layer() {
         Tar::new().symlink("abs", outside.as_str()).file("abs/a", b"x").done(),
         Tar::new().link("a", "../../../../outside/secret").done(),
         Tar::new().symlink("loop", "loop").file("loop/a", b"x").done(),
+        Tar::new().file("a/.wh...", b"").done(),
+        Tar::new().file(".wh..", b"").done(),
     ];
     for tar in escapes {
         assert_eq!(code(place.import_layer(&tar)), "image.unsafe_entry");

@@ -1,10 +1,12 @@
 //! Checking, listing and pruning.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Child, Command};
 
-use bivouac_image::{Cancel, find, list, prune, verify};
+use bivouac_image::{Cancel, Store, find, import_archive, list, list_containers, prune, verify};
+use camino::Utf8Path;
 
+use crate::samples::{Tar, docker_archive};
 use crate::world::World;
 
 #[test]
@@ -82,8 +84,19 @@ fn an_image_in_use_is_not_pruned() {
     let world = World::new();
     let outcome = world.build();
     let rootfs = world.image(&outcome).join("rootfs");
-    // A mount namespace of its own, with the root file system mounted in it; it ends with its stdin.
-    let script = format!("mount --bind {rootfs} {rootfs} && echo ready && read line");
+    let mut node = start_node(&rootfs, &rootfs);
+    let store = world.store();
+    assert!(list(&store).unwrap()[0].in_use);
+    let pruned = prune(&store, &[]).unwrap();
+    drop(node.stdin.take());
+    node.wait().unwrap();
+    assert_eq!(pruned.removed, Vec::<String>::new());
+    assert_eq!(prune(&store, &[]).unwrap().removed.len(), 10);
+}
+
+/// A mount namespace of its own, with the folder mounted in it; it ends with its stdin.
+fn start_node(folder: &Utf8Path, at: &Utf8Path) -> Child {
+    let script = format!("mount --bind {folder} {at} && echo ready && read line");
     let mut node = Command::new("unshare")
         .args(["--mount", "sh", "-c", &script])
         .stdin(std::process::Stdio::piped())
@@ -94,11 +107,64 @@ fn an_image_in_use_is_not_pruned() {
     let output = node.stdout.take().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).unwrap();
     assert_eq!(line, "ready\n");
-    let store = world.store();
-    assert!(list(&store).unwrap()[0].in_use);
+    node
+}
+
+#[test]
+fn what_a_loaded_image_has_no_more_is_pruned_when_no_node_can_use_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Utf8Path::from_path(folder.path()).unwrap();
+    let store = Store::open(&root.join("store")).unwrap();
+    let load = |text: &[u8]| {
+        let shared = Tar::new().file("shared", b"1").done();
+        let own = Tar::new().file("own", text).done();
+        let path = root.join("app.tar");
+        fs::write(&path, docker_archive("app", &[&shared, &own])).unwrap();
+        import_archive(&store.containers(), &path, &|_| ()).unwrap();
+    };
+    let count = |name: &str| fs::read_dir(store.containers().join(name)).unwrap().count();
+    let counts = || (count("layers"), count("blobs/sha256"));
+    load(b"old");
+    assert_eq!(prune(&store, &[]).unwrap().removed, Vec::<String>::new());
+    load(b"new");
+    assert_eq!(counts(), (3, 4));
+
+    let at = root.join("at");
+    fs::create_dir(&at).unwrap();
+    let mut node = start_node(&store.containers(), &at);
     let pruned = prune(&store, &[]).unwrap();
     drop(node.stdin.take());
     node.wait().unwrap();
     assert_eq!(pruned.removed, Vec::<String>::new());
-    assert_eq!(prune(&store, &[]).unwrap().removed.len(), 10);
+
+    let pruned = prune(&store, &[]).unwrap();
+    assert_eq!((pruned.removed.len(), counts()), (3, (2, 2)), "{pruned:?}");
+    assert!(pruned.removed.iter().all(|name| name.starts_with("containers/")), "{pruned:?}");
+    assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
+    assert_eq!(list_containers(&store.containers()).unwrap().len(), 1);
+}
+
+#[test]
+fn a_damaged_loaded_image_is_told_and_loading_mends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = Utf8Path::from_path(folder.path()).unwrap();
+    let store = Store::open(&root.join("store")).unwrap();
+    let path = root.join("app.tar");
+    fs::write(&path, docker_archive("app", &[&Tar::new().file("a", b"1").done()])).unwrap();
+    let load = || import_archive(&store.containers(), &path, &|_| ()).unwrap();
+    let manifest = store.containers().join("blobs/sha256").join(load()[0].digest.hex());
+    let layer = fs::read_dir(store.containers().join("layers")).unwrap().next().unwrap().unwrap();
+
+    fs::write(&manifest, "").unwrap();
+    let damages = verify(&store, &|_| (), &Cancel::new()).unwrap();
+    assert_eq!((damages.len(), &damages[0].piece), (1, &manifest), "{damages:?}");
+    assert_eq!(prune(&store, &[]).unwrap().removed, Vec::<String>::new());
+    load();
+    assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
+
+    fs::remove_dir_all(layer.path()).unwrap();
+    let damages = verify(&store, &|_| (), &Cancel::new()).unwrap();
+    assert!(damages[0].why.contains("load the image docker.io/library/app:latest"), "{damages:?}");
+    load();
+    assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
 }

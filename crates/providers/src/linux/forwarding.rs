@@ -11,10 +11,12 @@ use std::time::Duration;
 use bivouac_spec::Problem;
 use bivouac_sys::filesystem::FileLock;
 use bivouac_sys::netlink::Route;
+use bivouac_sys::process::boot_id;
 use bivouac_sys::sysctl;
+use serde::{Deserialize, Serialize};
 
 use super::folder::{self, StateFolder};
-use super::problem::OrProblem as _;
+use super::problem::{OrProblem as _, acquire};
 use super::record::write_secret;
 
 /// How long another command may hold the lock on what clusters share: it does a few kernel calls under it.
@@ -23,8 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Takes the lock on what clusters share.
 pub(super) fn lock(state: &StateFolder, verb: &str) -> Result<FileLock, Problem> {
     folder::ensure(&state.0)?;
-    FileLock::acquire(state.lock(), verb, PATIENCE)
-        .or_problem("lock", "what clusters share is locked by another command")
+    acquire(&state.lock(), verb, PATIENCE, "what clusters share")
 }
 
 /// Lets the bridge forward, and the interfaces that lead to the outside world.
@@ -83,13 +84,43 @@ fn parameter(interface: &str) -> String {
     format!("net/ipv4/conf/{interface}/forwarding")
 }
 
+/// What was switched on. A restart of the host switches it off again, so a note counts for its own boot only.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Note {
+    boot_id: String,
+    interfaces: BTreeSet<String>,
+}
+
 fn read(state: &StateFolder) -> BTreeSet<String> {
     let text = std::fs::read(state.forwarding()).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+    let note = serde_json::from_slice::<Note>(&text).ok();
+    let note = note.filter(|note| boot_id().is_ok_and(|own| own == note.boot_id));
+    note.map(|note| note.interfaces).unwrap_or_default()
 }
 
 fn note(state: &StateFolder, interfaces: &BTreeSet<String>) -> Result<(), Problem> {
-    let text = serde_json::to_vec(interfaces)
-        .or_problem("forwarding", "the note of what forwards cannot be written")?;
+    let message = "the note of what forwards cannot be written";
+    let boot_id = boot_id().or_problem("forwarding", message)?;
+    let text = serde_json::to_vec(&Note { boot_id, interfaces: interfaces.clone() })
+        .or_problem("forwarding", message)?;
     write_secret(&state.forwarding(), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_of_another_boot_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateFolder(dir.path().to_owned().try_into().unwrap());
+        assert_eq!(read(&state), BTreeSet::new());
+        let interfaces = BTreeSet::from(["eth0".to_owned()]);
+        note(&state, &interfaces).unwrap();
+        assert_eq!(read(&state), interfaces);
+        let text = std::fs::read_to_string(state.forwarding()).unwrap();
+        std::fs::write(state.forwarding(), text.replace(&boot_id().unwrap(), "other")).unwrap();
+        assert_eq!(read(&state), BTreeSet::new());
+    }
 }

@@ -15,6 +15,7 @@
 mod facts;
 mod folder;
 mod forwarding;
+mod group;
 mod launch;
 mod logs;
 mod names;
@@ -31,7 +32,8 @@ mod rules;
 #[cfg(test)]
 mod samples;
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,9 +41,10 @@ use bivouac_provider::{NetworkRequest, Node, NodeRequest, Provider};
 use bivouac_spec::facts::Survey;
 use bivouac_spec::name::nearest;
 use bivouac_spec::{ClusterName, NodeName, ObservedCluster, Problem};
+use bivouac_sys::cgroup::Cgroup;
 use camino::Utf8PathBuf;
 
-use folder::StateFolder;
+use folder::{NodeFolder, StateFolder};
 use node::LinuxNode;
 use order::{Answer, Boot, Order};
 use problem::{OrProblem as _, failed, join};
@@ -106,7 +109,7 @@ impl Provider for LinuxProvider {
         let (state, cluster, name) = (self.state.clone(), cluster.clone(), node.clone());
         blocking(move || {
             let folder = state.node(&cluster, &name);
-            let Some(record) = NodeRecord::read(&folder) else {
+            let Some(record) = NodeRecord::read(&folder)? else {
                 return Err(no_such_node(&state, &cluster, &name));
             };
             let node: Arc<dyn Node> =
@@ -155,10 +158,16 @@ async fn blocking<T: Send + 'static>(
 fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Option<Boot>, Problem> {
     let (cluster, node) = (&request.cluster, &request.node);
     let folder = state.node(cluster, node);
-    let record = NodeRecord::read(&folder);
-    if record.is_some() && record::find_process(&folder, cluster, node)?.is_some() {
+    let record = NodeRecord::read(&folder)?;
+    if record.is_some() && record::noted_process(&folder).is_some() {
         return Ok(None);
     }
+    let group = group::find(&folder, cluster, node)?;
+    if runs(&folder, group.as_ref(), cluster, node)? {
+        return if record.is_some() { Ok(None) } else { Err(broken(&folder, cluster, node)) };
+    }
+    let leftover: Vec<PathBuf> =
+        group.iter().flat_map(Cgroup::folders).map(Path::to_owned).collect();
     let own = request.addresses.nodes.get(node).ok_or_else(|| {
         failed("no_address", format_args!("node {node} of cluster {cluster} has no address"))
     })?;
@@ -181,7 +190,7 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Option<Boot>, P
         config: request.config.digest(),
         image: request.image.key.clone(),
         image_digest: request.image.digest.clone(),
-        cgroup: names::node_cgroup(cluster, node),
+        groups: leftover.clone(),
     };
     record.write(&folder)?;
     Ok(Some(Boot {
@@ -194,26 +203,53 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Option<Boot>, P
         shared_images: shared_images.clone(),
         agent: ensure_agent(state, request)?,
         machine_id,
+        leftover,
         resolv_conf: Resolver::detect().render(request.addresses.gateway),
     }))
+}
+
+fn runs(
+    folder: &NodeFolder,
+    group: Option<&Cgroup>,
+    cluster: &ClusterName,
+    node: &NodeName,
+) -> Result<bool, Problem> {
+    if record::noted_process(folder).is_some() {
+        return Ok(true);
+    }
+    let found = group.map(|group| group::first_process(group, cluster, node)).transpose();
+    let found = found.or_problem(
+        "find_process",
+        format_args!("the processes of node {node} of cluster {cluster} cannot be listed"),
+    )?;
+    Ok(found.flatten().is_some())
+}
+
+/// It runs, and nobody knows with which config.
+fn broken(folder: &NodeFolder, cluster: &ClusterName, node: &NodeName) -> Problem {
+    let message =
+        format!("node {node} of cluster {cluster} runs, but {} cannot be read", folder.record());
+    failed("broken", message).help(format!(
+        "remove the cluster with `bivouac down {cluster}` and make it again with `bivouac up`"
+    ))
 }
 
 /// The cluster's copy of this very agent: nodes that run keep theirs when another is installed.
 fn ensure_agent(state: &StateFolder, request: &NodeRequest) -> Result<Utf8PathBuf, Problem> {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    // Nodes are prepared at the same time: the first copies, the others find its copy.
+    static COPYING: Mutex<()> = Mutex::new(());
     let source = &request.agent;
     let message = format!("the agent {source} cannot be copied");
     let metadata = fs_err::metadata(source).or_problem("agent", &message)?;
     let version = format!("{}.{}.{}", metadata.len(), metadata.mtime(), metadata.mtime_nsec());
     let folder = state.cluster(&request.cluster).0;
     let target = folder.join(format!("agent-{version}"));
+    let _copying = COPYING.lock().unwrap_or_else(PoisonError::into_inner);
     if target.exists() {
         return Ok(target);
     }
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let new = folder.join(format!("agent.new-{}-{number}", std::process::id()));
+    let new = folder.join(format!("agent.new-{}", std::process::id()));
     bivouac_sys::filesystem::copy_file(source, &new).or_problem("agent", &message)?;
     fs_err::set_permissions(&new, std::fs::Permissions::from_mode(0o755))
         .and_then(|()| fs_err::rename(&new, &target))

@@ -41,7 +41,7 @@ impl LinuxNode {
         blocking(move || {
             let process = find_process(&folder, &cluster, &node)?;
             let process = process.ok_or_else(|| not_running(&cluster, &node))?;
-            Ok(Target::new(cluster, node, &process))
+            Ok(Target::new(cluster, node, folder, &process))
         })
         .await
     }

@@ -11,6 +11,7 @@ use bivouac_sys::nft;
 use ipnet::IpNet;
 
 use super::folder::StateFolder;
+use super::group;
 use super::names::{self, Owner};
 use super::problem::OrProblem as _;
 use super::record::{NodeRecord, find_process};
@@ -28,7 +29,7 @@ struct Traces {
 
 /// Every cluster.
 pub(super) fn clusters(state: &StateFolder) -> Result<Vec<ObservedCluster>, Problem> {
-    let mut found = traces()?;
+    let mut found = traces(state)?;
     for cluster in state.clusters()? {
         found.entry(cluster).or_default();
     }
@@ -36,14 +37,19 @@ pub(super) fn clusters(state: &StateFolder) -> Result<Vec<ObservedCluster>, Prob
 }
 
 /// Nodes of a cluster of which the kernel has something.
-pub(super) fn nodes_in_kernel(cluster: &ClusterName) -> Result<BTreeSet<NodeName>, Problem> {
-    let traces = traces()?.remove(cluster).unwrap_or_default();
+pub(super) fn nodes_in_kernel(
+    state: &StateFolder,
+    cluster: &ClusterName,
+) -> Result<BTreeSet<NodeName>, Problem> {
+    let traces = traces(state)?.remove(cluster).unwrap_or_default();
     Ok(traces.links.into_keys().chain(traces.groups).collect())
 }
 
 /// Whether any cluster has a network.
 pub(super) fn has_bridges() -> Result<bool, Problem> {
-    Ok(traces()?.values().any(|traces| traces.network.is_some()))
+    let mut found = BTreeMap::new();
+    links(&mut found).or_problem("netlink", "the host's links cannot be listed")?;
+    Ok(found.values().any(|traces: &Traces| traces.network.is_some()))
 }
 
 fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<ObservedCluster, Problem> {
@@ -54,7 +60,8 @@ fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<Observe
         folders.iter().chain(traces.links.keys()).chain(&traces.groups).collect();
     for node in everywhere {
         let folder = state.node(&name, node);
-        let record = NodeRecord::read(&folder);
+        // One of another version is of no use here, and must not keep all else from being seen.
+        let record = NodeRecord::read(&folder).ok().flatten();
         let process = find_process(&folder, &name, node)?;
         let link = traces.links.get(node);
         if !folders.contains(node) && process.is_none() {
@@ -87,10 +94,10 @@ fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<Observe
 }
 
 /// What the kernel has of each cluster.
-fn traces() -> Result<BTreeMap<ClusterName, Traces>, Problem> {
+fn traces(state: &StateFolder) -> Result<BTreeMap<ClusterName, Traces>, Problem> {
     let mut found: BTreeMap<ClusterName, Traces> = BTreeMap::new();
     links(&mut found).or_problem("netlink", "the host's links cannot be listed")?;
-    groups(&mut found).or_problem("cgroup", "control groups cannot be listed")?;
+    groups(state, &mut found).or_problem("cgroup", "control groups cannot be listed")?;
     // Without the command there is no table of ours; without root it cannot be said, and all else still can.
     let tables = nft::list_tables().unwrap_or_default();
     for table in tables {
@@ -129,14 +136,33 @@ fn is_link_local(address: &IpNet) -> bool {
     matches!(address.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-fn groups(found: &mut BTreeMap<ClusterName, Traces>) -> bivouac_sys::Result<()> {
+fn groups(
+    state: &StateFolder,
+    found: &mut BTreeMap<ClusterName, Traces>,
+) -> bivouac_sys::Result<()> {
     let Some(top) = Hierarchy::detect()?.find(names::CGROUP)? else { return Ok(()) };
     for name in top.list_children()? {
         let Ok(cluster) = name.parse::<ClusterName>() else { continue };
+        let group = top.below(&name);
+        let children = group.list_children()?;
+        let nodes = children.iter().filter_map(|node| node.parse::<NodeName>().ok());
+        // With a record nobody needs to look who is in the group.
+        let own: Vec<NodeName> = nodes
+            .filter(|node| {
+                state.node(&cluster, node).record().exists()
+                    || group
+                        .below(node.as_str())
+                        .retain(|one| one.exists() && group::is_own(one, &cluster, node))
+                        .is_some()
+            })
+            .collect();
+        if own.is_empty() && !children.is_empty() {
+            // A cluster in a container of this host.
+            continue;
+        }
         let traces = found.entry(cluster).or_default();
         traces.shared.push(format!("control group {}/{name}", names::CGROUP));
-        let nodes = top.below(&name).list_children()?;
-        traces.groups.extend(nodes.iter().filter_map(|node| node.parse::<NodeName>().ok()));
+        traces.groups.extend(own);
     }
     Ok(())
 }

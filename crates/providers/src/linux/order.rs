@@ -2,6 +2,7 @@
 //! memory, the answers through a pipe: neither is seen in a process list.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use bivouac_spec::cluster::Resources;
 use bivouac_spec::facts::Survey;
@@ -46,6 +47,8 @@ pub(super) struct Boot {
     /// The cluster's copy of the agent.
     pub(super) agent: Utf8PathBuf,
     pub(super) machine_id: String,
+    /// The folders of the control group of its earlier life.
+    pub(super) leftover: Vec<PathBuf>,
     pub(super) resolv_conf: String,
 }
 
@@ -75,14 +78,21 @@ pub(super) struct FileOrder {
 pub(super) struct Target {
     pub(super) cluster: ClusterName,
     pub(super) node: NodeName,
+    /// Its folder on the host.
+    pub(super) folder: NodeFolder,
     /// Its first process, as [`ProcessId`] writes it.
     process: String,
 }
 
 impl Target {
     /// The node with this first process.
-    pub(super) fn new(cluster: ClusterName, node: NodeName, process: &ProcessId) -> Self {
-        Self { cluster, node, process: process.to_string() }
+    pub(super) fn new(
+        cluster: ClusterName,
+        node: NodeName,
+        folder: NodeFolder,
+        process: &ProcessId,
+    ) -> Self {
+        Self { cluster, node, folder, process: process.to_string() }
     }
 
     /// A handle on its first process.

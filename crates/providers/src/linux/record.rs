@@ -4,21 +4,21 @@
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
 
 use bivouac_spec::{ClusterName, NodeName, Problem};
-use bivouac_sys::cgroup::Hierarchy;
 use bivouac_sys::process::ProcessId;
 use camino::Utf8Path;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::folder::NodeFolder;
-use super::names;
+use super::group;
 use super::problem::OrProblem as _;
 
 /// What a node was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct NodeRecord {
     /// The format of this file.
     pub(super) format: u32,
@@ -34,18 +34,27 @@ pub(super) struct NodeRecord {
     pub(super) image: String,
     /// The digest of its image.
     pub(super) image_digest: String,
-    /// Its control group, below that of whoever made it.
-    pub(super) cgroup: String,
+    /// The folders of its control group: where it is depends on who started the node. None yet: not known.
+    #[serde(default)]
+    pub(super) groups: Vec<PathBuf>,
 }
 
 impl NodeRecord {
     /// The format that this version writes and reads.
     pub(super) const FORMAT: u32 = 1;
 
-    /// Reads it; `None` if there is none that this version understands.
-    pub(super) fn read(folder: &NodeFolder) -> Option<Self> {
-        let text = std::fs::read(folder.record()).ok()?;
-        serde_json::from_slice(&text).ok().filter(|record: &Self| record.format == Self::FORMAT)
+    /// Reads it; `None` if there is none, or it is damaged. One of another format is an error.
+    pub(super) fn read(folder: &NodeFolder) -> Result<Option<Self>, Problem> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let text = std::fs::read(folder.record()).unwrap_or_default();
+        let head = serde_json::from_slice::<Head>(&text).ok();
+        match head.map(|head| head.format).filter(|format| *format != Self::FORMAT) {
+            Some(other) => Err(other_format(folder, other)),
+            None => Ok(serde_json::from_slice(&text).ok()),
+        }
     }
 
     /// Writes it.
@@ -54,6 +63,22 @@ impl NodeRecord {
             .or_problem("record", format_args!("{} cannot be written", folder.record()))?;
         write_secret(&folder.record(), &text)
     }
+
+    /// Waits until it is on the disk: a power failure must not leave an empty file in its place.
+    pub(super) fn sync(folder: &NodeFolder) -> Result<(), Problem> {
+        let path = folder.record();
+        fs_err::File::open(&path)
+            .and_then(|file| file.sync_data())
+            .or_problem("record", format_args!("{path} cannot be written"))
+    }
+}
+
+fn other_format(folder: &NodeFolder, format: u32) -> Problem {
+    let (path, own, version) = (folder.record(), NodeRecord::FORMAT, env!("CARGO_PKG_VERSION"));
+    let message = format!("{path} has format {format}, and bivouac {version} reads format {own}");
+    Problem::usage("provider.linux.format", message).help(format!(
+        "use the version of bivouac that made the node, or remove the cluster with `bivouac down` of version {version}"
+    ))
 }
 
 /// A fresh machine id: 32 hexadecimal digits, as machine-id(5) wants it.
@@ -84,30 +109,21 @@ pub(super) fn find_process(
     cluster: &ClusterName,
     node: &NodeName,
 ) -> Result<Option<ProcessId>, Problem> {
-    let noted = std::fs::read_to_string(folder.process()).ok();
-    let noted = noted.and_then(|text| text.trim().parse::<ProcessId>().ok());
-    if let Some(process) = noted.filter(|process| process.is_alive().unwrap_or(false)) {
+    if let Some(process) = noted_process(folder) {
         return Ok(Some(process));
     }
-    let search = || -> bivouac_sys::Result<Option<ProcessId>> {
-        let Some(group) = Hierarchy::detect()?.find(names::node_cgroup(cluster, node))? else {
-            return Ok(None);
-        };
-        let mut pids = group.processes()?.into_iter();
-        Ok(pids.find_map(|pid| is_first_process(pid).then(|| ProcessId::of(pid).ok())?))
-    };
-    search().or_problem(
+    let Some(group) = group::find(folder, cluster, node)? else { return Ok(None) };
+    group::first_process(&group, cluster, node).or_problem(
         "find_process",
         format_args!("the processes of node {node} of cluster {cluster} cannot be listed"),
     )
 }
 
-/// Whether it is number 1 of a pid namespace directly below ours. Those of pods are further below.
-fn is_first_process(pid: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
-    let numbers: Vec<&str> = line.split_whitespace().collect();
-    matches!(numbers[..], [_, "1"])
+/// The first process of a node, if the folder says it and it runs.
+pub(super) fn noted_process(folder: &NodeFolder) -> Option<ProcessId> {
+    let noted = std::fs::read_to_string(folder.process()).ok()?;
+    let noted = noted.trim().parse::<ProcessId>().ok()?;
+    noted.is_alive().unwrap_or(false).then_some(noted)
 }
 
 /// Reads a file without following a link in its place.
@@ -119,13 +135,14 @@ pub(super) fn open_no_follow(path: &Utf8Path) -> io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bivouac_spec::Class;
     use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn a_record_reads_back_and_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let folder = NodeFolder(dir.path().to_owned().try_into().unwrap());
-        assert_eq!(NodeRecord::read(&folder), None);
+        assert_eq!(NodeRecord::read(&folder), Ok(None));
         let record = NodeRecord {
             format: NodeRecord::FORMAT,
             machine_id: new_machine_id().unwrap(),
@@ -134,17 +151,22 @@ mod tests {
             config: "sha256:1".into(),
             image: "key".into(),
             image_digest: "sha256:2".into(),
-            cgroup: "bivouac/a/b".into(),
+            groups: vec!["/sys/fs/cgroup/bivouac/a/b".into()],
         };
         assert_eq!(record.machine_id.len(), 32);
         record.write(&folder).unwrap();
-        assert_eq!(NodeRecord::read(&folder), Some(record.clone()));
+        NodeRecord::sync(&folder).unwrap();
+        assert_eq!(NodeRecord::read(&folder), Ok(Some(record)));
         let mode = std::fs::metadata(folder.record()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        NodeRecord { format: 99, ..record }.write(&folder).unwrap();
-        assert_eq!(NodeRecord::read(&folder), None);
-        std::fs::write(folder.record(), "{").unwrap();
-        assert_eq!(NodeRecord::read(&folder), None);
+        std::fs::write(folder.record(), "{\"format\": 99, \"new\": true}").unwrap();
+        let problem = NodeRecord::read(&folder).unwrap_err();
+        assert_eq!((problem.code.as_str(), problem.class), ("provider.linux.format", Class::Usage));
+        assert!(problem.help.unwrap().contains(env!("CARGO_PKG_VERSION")));
+        for damaged in ["{", "{\"format\": 1}", ""] {
+            std::fs::write(folder.record(), damaged).unwrap();
+            assert_eq!(NodeRecord::read(&folder), Ok(None));
+        }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
@@ -154,11 +176,5 @@ mod tests {
         let path: camino::Utf8PathBuf = dir.path().join("link").try_into().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
         assert!(open_no_follow(&path).is_err());
-    }
-
-    #[test]
-    fn a_process_of_no_pid_namespace_is_no_first_one() {
-        assert!(!is_first_process(std::process::id()));
-        assert!(!is_first_process(u32::MAX));
     }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bivouac_spec::{ClusterName, NodeName, Problem};
 use bivouac_sys::cgroup::{Cgroup, Hierarchy};
-use bivouac_sys::filesystem::FileLock;
 use bivouac_sys::mount::mounts_below;
 use bivouac_sys::netlink::Route;
 use bivouac_sys::nft;
@@ -18,9 +17,9 @@ use camino::Utf8Path;
 
 use super::folder::{self, NodeFolder, StateFolder};
 use super::names::{self, Owner};
-use super::problem::{OrProblem as _, failed, join};
+use super::problem::{OrProblem as _, acquire, failed, join};
 use super::record::{NodeRecord, find_process};
-use super::{forwarding, observe};
+use super::{forwarding, group, observe};
 
 /// How long the kernel may take to end processes that were killed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -34,6 +33,8 @@ pub(super) fn stop(
 ) -> Result<(), Problem> {
     let folder = state.node(cluster, node);
     let message = format!("node {node} of cluster {cluster} cannot be stopped");
+    // Looked for first: who is in a group says whose it is.
+    let cgroup = group::find(&folder, cluster, node)?;
     if let Some(process) = find_process(&folder, cluster, node)? {
         let handle = process.open().or_problem("stop", &message)?;
         if let Some(handle) = handle {
@@ -44,7 +45,7 @@ pub(super) fn stop(
         }
     }
     // With number 1 all of its pid namespace end; this waits for them, and for commands that were run in the node.
-    if let Some(cgroup) = find_cgroup(&names::node_cgroup(cluster, node))? {
+    if let Some(cgroup) = cgroup {
         cgroup.kill_all(PATIENCE).or_problem("stop", &message)?;
     }
     let route = Route::open().or_problem("netlink", "the host's network cannot be asked")?;
@@ -59,16 +60,20 @@ pub(super) fn node(
 ) -> Result<(), Problem> {
     let folder = state.node(cluster, node);
     // Only where there is a folder to lock: an absent node must not get one.
-    let lock = folder.lock().parent().is_some_and(Utf8Path::exists).then(|| {
-        FileLock::acquire(folder.lock(), "remove", PATIENCE)
-            .or_problem("lock", format_args!("node {node} is locked by another command"))
-    });
+    let lock = folder
+        .lock()
+        .parent()
+        .is_some_and(Utf8Path::exists)
+        .then(|| acquire(&folder.lock(), "remove", PATIENCE, format_args!("node {node}")));
     let lock = lock.transpose()?;
-    let processes = kill(&folder, cluster, node);
+    // Looked for first: who is in a group says whose it is.
+    let found = group::find(&folder, cluster, node);
+    let group = found.as_ref().ok().and_then(Option::as_ref);
+    let processes = kill(&folder, group, cluster, node);
     let network = Route::open()
         .or_problem("netlink", "the host's network cannot be asked")
         .and_then(|route| remove_link(&route, &folder, cluster, node));
-    let cgroup = find_cgroup(&names::node_cgroup(cluster, node)).and_then(|cgroup| {
+    let cgroup = found.and_then(|cgroup| {
         let removed = cgroup.map_or(Ok(()), |cgroup| cgroup.remove(PATIENCE));
         removed.or_problem(
             "cgroup",
@@ -85,7 +90,12 @@ pub(super) fn node(
     )
 }
 
-fn kill(folder: &NodeFolder, cluster: &ClusterName, node: &NodeName) -> Result<(), Problem> {
+fn kill(
+    folder: &NodeFolder,
+    group: Option<&Cgroup>,
+    cluster: &ClusterName,
+    node: &NodeName,
+) -> Result<(), Problem> {
     let message = format!("the processes of node {node} of cluster {cluster} cannot be ended");
     if let Some(process) = find_process(folder, cluster, node)?
         && let Some(handle) = process.open().or_problem("kill", &message)?
@@ -95,7 +105,7 @@ fn kill(folder: &NodeFolder, cluster: &ClusterName, node: &NodeName) -> Result<(
             return Err(failed("kill", &message));
         }
     }
-    match find_cgroup(&names::node_cgroup(cluster, node))? {
+    match group {
         Some(cgroup) => cgroup.kill_all(PATIENCE).or_problem("kill", &message),
         None => Ok(()),
     }
@@ -114,7 +124,8 @@ fn remove_link(
     let owner = link.and_then(|link| Owner::parse(&link.alias?));
     let address = match owner {
         Some(Owner::Node(_, _, address)) => Some(address),
-        _ => NodeRecord::read(folder).map(|record| record.address),
+        // A node of another version is removed, too.
+        _ => NodeRecord::read(folder).ok().flatten().map(|record| record.address),
     };
     let bridge = names::bridge(cluster);
     let routes = route.routes().or_problem("link", &message)?;
@@ -139,6 +150,7 @@ pub(super) fn cluster_rest(state: &StateFolder, cluster: &ClusterName) -> Result
     note(remove_bridge(cluster));
     note(remove_cgroups(cluster));
     note(discard(state, &folder.0));
+    note(empty_trash(state));
     note(remove_shared(state));
     join(problems)
 }
@@ -174,14 +186,13 @@ fn remove_bridge(cluster: &ClusterName) -> Result<(), Problem> {
 }
 
 fn remove_cgroups(cluster: &ClusterName) -> Result<(), Problem> {
-    let message = format!("the control group of cluster {cluster} cannot be removed");
-    if let Some(group) = find_cgroup(&format!("{}/{cluster}", names::CGROUP))? {
-        group.kill_all(PATIENCE).or_problem("cgroup", &message)?;
-        group.remove(PATIENCE).or_problem("cgroup", &message)?;
-    }
-    let Some(top) = find_cgroup(names::CGROUP)? else { return Ok(()) };
-    for folder in top.folders() {
-        // Only an empty one goes: it may hold another cluster's, or just get one.
+    let top = Hierarchy::detect().and_then(|hierarchy| hierarchy.find(names::CGROUP)).or_problem(
+        "cgroup",
+        format_args!("the control group of cluster {cluster} cannot be looked for"),
+    )?;
+    for folder in top.iter().flat_map(Cgroup::folders) {
+        // Only empty ones go: they may hold nodes of a container's cluster, or another cluster's, or just get one.
+        let _ = std::fs::remove_dir(folder.join(cluster.as_str()));
         let _ = std::fs::remove_dir(folder);
     }
     Ok(())
@@ -209,10 +220,21 @@ fn remove_shared(state: &StateFolder) -> Result<(), Problem> {
     removed
 }
 
-fn find_cgroup(name: &str) -> Result<Option<Cgroup>, Problem> {
-    Hierarchy::detect()
-        .and_then(|hierarchy| hierarchy.find(name))
-        .or_problem("cgroup", format_args!("the control group {name} cannot be looked for"))
+/// Deletes what commands left that were killed while they deleted it.
+fn empty_trash(state: &StateFolder) -> Result<(), Problem> {
+    let trash = state.trash();
+    let Ok(entries) = trash.read_dir_utf8() else { return Ok(()) };
+    for entry in entries.flatten() {
+        let pid = entry.file_name().split('-').next().and_then(|pid| pid.parse::<u32>().ok());
+        let alive = |pid: u32| {
+            !bivouac_sys::process::ProcessId::of(pid).is_err_and(|error| error.is_absent())
+        };
+        if pid.is_some_and(|pid| !alive(pid)) {
+            let path = entry.path();
+            remove_tree(path).or_problem("trash", format_args!("{path} cannot be removed"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Moves a folder away at once and then deletes it, so that a command that is killed meanwhile leaves no half of it behind under
@@ -269,6 +291,25 @@ pub(super) fn nodes_of(
     cluster: &ClusterName,
 ) -> Result<BTreeSet<NodeName>, Problem> {
     let mut nodes: BTreeSet<NodeName> = state.cluster(cluster).nodes()?.into_iter().collect();
-    nodes.extend(observe::nodes_in_kernel(cluster)?);
+    nodes.extend(observe::nodes_in_kernel(state, cluster)?);
     Ok(nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trash_of_the_dead_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateFolder(dir.path().to_owned().try_into().unwrap());
+        empty_trash(&state).unwrap();
+        let own = format!("{}-0-demo", std::process::id());
+        let dead = format!("{}-0-demo", u32::MAX);
+        for name in [&own, &dead] {
+            folder::ensure(&state.trash().join(name).join("upper")).unwrap();
+        }
+        empty_trash(&state).unwrap();
+        assert!(state.trash().join(own).exists() && !state.trash().join(dead).exists());
+    }
 }

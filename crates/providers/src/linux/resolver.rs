@@ -73,6 +73,10 @@ impl Resolver {
         for server in self.servers.iter().copied().chain(through) {
             let _ = writeln!(text, "nameserver {server}");
         }
+        if text.is_empty() {
+            // CoreDNS does not start without a server. Nobody answers there, and the kernel says so at once.
+            let _ = writeln!(text, "nameserver {gateway}");
+        }
         for line in &self.settings {
             let _ = writeln!(text, "{line}");
         }
@@ -121,8 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn without_servers_there_are_none() {
-        assert_eq!(Resolver::choose("", "nameserver 1.1.1.1").render(GATEWAY), "");
+    fn without_servers_the_gateway_refuses() {
+        for text in ["", "nameserver ::1\n", "nameserver fe80::1%eth0\n"] {
+            let resolver = Resolver::choose(text, "nameserver 1.1.1.1");
+            assert_eq!(resolver.forwarded(), None);
+            assert_eq!(resolver.render(GATEWAY), "nameserver 10.89.0.1\n");
+        }
     }
 
     #[test]

@@ -48,12 +48,13 @@ fn render_egress(text: &mut String, addresses: &Addresses, bridge: &str) {
 }
 
 /// Questions to the gateway go to the host's own server. Nothing else on the host's loopback interface may be reached from
-/// nodes, although the kernel then routes such addresses.
+/// nodes, nor may anything pretend to come from it, although the kernel then routes such addresses.
 fn render_resolver(text: &mut String, bridge: &str, gateway: Ipv4Addr, server: Ipv4Addr) {
     let _ = write!(
         text,
         "\tchain guard {{\n\t\ttype filter hook prerouting priority raw; policy accept;\n\
-         \t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop\n\t}}\n\
+         \t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop\n\
+         \t\tiifname \"{bridge}\" ip saddr 127.0.0.0/8 drop\n\t}}\n\
          \tchain resolver {{\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n"
     );
     for protocol in ["udp", "tcp"] {

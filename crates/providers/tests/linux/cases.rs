@@ -193,6 +193,12 @@ async fn deleted_state() {
     let node = &found.nodes[&ground.node(0)];
     assert_eq!(node.state, ObservedState::Broken);
     assert!(node.pid.is_some() && node.address.is_some());
+    // It is not taken for one with the config of this request.
+    let Err(problem) = ground.provider.ensure_node(&ground.request(0)).await else {
+        panic!("it is adopted")
+    };
+    assert_eq!(problem.code, "provider.linux.broken");
+    assert!(problem.help.unwrap().contains(&format!("bivouac down {}", ground.cluster)));
     drop(cleanup);
     assert!(observed(&ground).await.is_none());
     let left = traces(&ground);

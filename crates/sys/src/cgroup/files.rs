@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::Result;
 use crate::error::Context;
-use crate::{Error, Result};
 
 pub(super) fn open_for_writing(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).open(path).at("open", path.display())
@@ -27,13 +27,6 @@ pub(super) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).at("read", path.display())
 }
 
-pub(super) fn read_number(path: &Path) -> Result<u64> {
-    let text = read(path)?;
-    text.trim().parse().map_err(|_| {
-        Error::invalid("read", path.display(), format!("`{}` is no number", text.trim()))
-    })
-}
-
 /// Adds the pids of one folder. Processes outside of the caller's pid namespace are shown as 0 and left out.
 pub(super) fn read_pids(folder: &Path, pids: &mut BTreeSet<u32>) -> Result<()> {
     let path = folder.join("cgroup.procs");
@@ -46,6 +39,16 @@ pub(super) fn read_pids(folder: &Path, pids: &mut BTreeSet<u32>) -> Result<()> {
             pids.extend(numbers.filter(|pid| *pid != 0));
             Ok(())
         }
+    }
+}
+
+/// Whether a process is listed that the caller's pid namespace does not have.
+pub(super) fn has_unseen(folder: &Path) -> Result<bool> {
+    let path = folder.join("cgroup.procs");
+    match fs::read_to_string(&path) {
+        Err(error) if is_gone(&error) || is(&error, Errno::OPNOTSUPP) => Ok(false),
+        Err(error) => Err(error).at("read", path.display()),
+        Ok(text) => Ok(text.lines().any(|line| line == "0")),
     }
 }
 

@@ -117,7 +117,8 @@ impl Hierarchy {
     }
 
     /// Finds the group at `relative` below whichever group: for one that was made by a caller in another group. Groups
-    /// nested in one of that first name are not searched. Several with this path are one value, with all their folders.
+    /// nested in one of that first name are not searched. Several with this path, such as those of
+    /// containers, are one value, with all their folders: see [`Cgroup::retain`].
     pub fn find(&self, relative: impl AsRef<Path>) -> Result<Option<Cgroup>> {
         let relative = relative.as_ref();
         let mut failure = None;
@@ -132,6 +133,17 @@ impl Hierarchy {
             Some(error) => Err(error),
             None => Ok(Some(group).filter(|group| group.folders().next().is_some())),
         }
+    }
+
+    /// The group with these folders, as [`Cgroup::folders`] gave them once; `None` if none of them is there now.
+    pub fn recall(&self, folders: &[impl AsRef<Path>]) -> Option<Cgroup> {
+        let group = self.group(|mounted| {
+            let own = folders.iter().map(AsRef::as_ref);
+            own.filter(|path| path.starts_with(&mounted.target) && path.is_dir())
+                .map(Path::to_owned)
+                .collect()
+        });
+        Some(group).filter(|group| group.folders().next().is_some())
     }
 
     fn group(&self, mut paths: impl FnMut(&Mounted) -> Vec<PathBuf>) -> Cgroup {

@@ -92,6 +92,14 @@ impl Cgroup {
         group
     }
 
+    /// The group with those folders for which `keep` holds, each asked about as a group of its own; `None` if there are none.
+    #[must_use]
+    pub fn retain(mut self, mut keep: impl FnMut(&Self) -> bool) -> Option<Self> {
+        let version = self.version;
+        self.folders.retain(|folder| keep(&Self { version, folders: vec![folder.clone()] }));
+        (!self.folders.is_empty()).then_some(self)
+    }
+
     /// True if any of its folders is there.
     pub fn exists(&self) -> bool {
         self.folders().any(Path::exists)
@@ -124,6 +132,18 @@ impl Cgroup {
         Ok(pids)
     }
 
+    /// True if a process in the group or below it is outside of the caller's pid namespace: it has no pid here.
+    pub fn has_unseen(&self) -> Result<bool> {
+        let mut unseen = false;
+        for folder in self.folders() {
+            files::walk(folder, &mut |path| {
+                unseen = unseen || files::has_unseen(path)?;
+                Ok(())
+            })?;
+        }
+        Ok(unseen)
+    }
+
     /// Names of the groups directly below it.
     pub fn list_children(&self) -> Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
@@ -133,22 +153,6 @@ impl Cgroup {
             }
         }
         Ok(names)
-    }
-
-    /// Processor time used so far by the group and all below it, in microseconds.
-    pub fn cpu_usage(&self) -> Result<u64> {
-        match self.version {
-            Version::V1 => v1::cpu_usage(self),
-            Version::V2 => v2::cpu_usage(self),
-        }
-    }
-
-    /// Memory charged to the group and all below it, page cache included, in bytes.
-    pub fn memory_usage(&self) -> Result<u64> {
-        match self.version {
-            Version::V1 => v1::memory_usage(self),
-            Version::V2 => v2::memory_usage(self),
-        }
     }
 
     /// The folder for a controller; on v2 the only one.
@@ -196,6 +200,16 @@ mod tests {
             Some(parent.below("cluster"))
         );
 
+        assert!(!parent.has_unseen().unwrap());
+        let folders: Vec<_> = group.folders().map(Path::to_owned).collect();
+        assert_eq!(hierarchy.recall(&folders), Some(group.clone()));
+        assert_eq!(hierarchy.recall(&[folders[0].join("none")]), None);
+        assert_eq!(hierarchy.recall(&["/"]), None);
+        assert_eq!(group.clone().retain(|one| *one == group).is_some(), folders.len() == 1);
+        let first = group.clone().retain(|one| one.folders().eq([folders[0].as_path()]));
+        assert_eq!(first.unwrap().folders().collect::<Vec<_>>(), [&folders[0]]);
+        assert_eq!(group.clone().retain(|_| false), None);
+
         let identity = ProcessId::of(added.id()).unwrap();
         let error = parent.remove(Duration::from_millis(30)).unwrap_err();
         assert!(error.is_timeout());
@@ -216,11 +230,6 @@ mod tests {
         let hierarchy = Hierarchy::detect().unwrap();
         let limits = Limits { cpu_millis: Some(1500), memory: Some(1 << 30), pids: Some(500) };
         life_cycle(&hierarchy, limits);
-        let group =
-            Cgroup::ensure(&hierarchy, format!("bivouac-usage-{}", std::process::id())).unwrap();
-        assert_eq!(group.cpu_usage().unwrap(), 0);
-        group.memory_usage().unwrap();
-        group.remove(PATIENCE).unwrap();
     }
 
     #[test]

@@ -61,14 +61,6 @@ fn set(group: &Cgroup, controller: &str, name: &str, value: Option<u64>, none: &
     }
 }
 
-pub(super) fn cpu_usage(group: &Cgroup) -> Result<u64> {
-    Ok(files::read_number(&folder(group, "cpuacct")?.join("cpuacct.usage"))? / 1000)
-}
-
-pub(super) fn memory_usage(group: &Cgroup) -> Result<u64> {
-    files::read_number(&folder(group, "memory")?.join("memory.usage_in_bytes"))
-}
-
 fn folder<'a>(group: &'a Cgroup, controller: &str) -> Result<&'a Path> {
     group.folder(controller).ok_or_else(|| {
         Error::invalid("use", format_args!("cgroup controller {controller}"), "it is not mounted")

@@ -127,20 +127,3 @@ fn set(group: &Cgroup, name: &str, value: Option<&str>) -> Result<()> {
     }
     Ok(())
 }
-
-pub(super) fn cpu_usage(group: &Cgroup) -> Result<u64> {
-    group.folders().try_fold(0, |sum, folder| {
-        let file = folder.join("cpu.stat");
-        let text = files::read(&file)?;
-        let value = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
-        let value = value.and_then(|value| value.trim().parse::<u64>().ok());
-        Ok(sum
-            + value.ok_or_else(|| Error::invalid("read", file.display(), "no usage_usec in it"))?)
-    })
-}
-
-pub(super) fn memory_usage(group: &Cgroup) -> Result<u64> {
-    group
-        .folders()
-        .try_fold(0, |sum, folder| Ok(sum + files::read_number(&folder.join("memory.current"))?))
-}

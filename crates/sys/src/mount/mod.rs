@@ -138,12 +138,6 @@ pub fn bind(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
     rustix::mount::mount_bind(source, target).at("bind mount", onto(source, target))
 }
 
-/// As [`bind`], with all mounts below it.
-pub fn bind_recursive(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
-    let (source, target) = (source.as_ref(), target.as_ref());
-    rustix::mount::mount_bind_recursive(source, target).at("bind mount", onto(source, target))
-}
-
 /// Changes what an existing mount (a bind mount too) forbids; mounts below it stay as they are.
 pub fn remount(target: impl AsRef<Path>, attributes: Attributes) -> Result<()> {
     let target = target.as_ref();

@@ -151,7 +151,7 @@ impl Route {
     }
 
     /// Sets the label of a link.
-    pub fn set_alias(&self, name: &str, alias: &str) -> Result<()> {
+    fn set_alias(&self, name: &str, alias: &str) -> Result<()> {
         self.set(name, LinkAttribute::IfAlias(alias.to_owned()), "set alias of")
     }
 

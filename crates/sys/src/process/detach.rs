@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::unistd::{ForkResult, fork};
-use rustix::process::Signal;
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::error::Context;
@@ -49,11 +48,6 @@ pub fn detach(output: Option<BorrowedFd<'_>>) -> Result<()> {
 pub fn set_child_subreaper() -> Result<()> {
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).at("prctl", "child subreaper")
-}
-
-/// The signal the caller gets when the thread that started it dies; `None` for none.
-pub fn set_parent_death_signal(signal: Option<Signal>) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(signal).at("prctl", "parent death signal")
 }
 
 #[cfg(test)]

@@ -1,12 +1,9 @@
-//! Resource limits and the out-of-memory score, as far as the caller may set them.
-
-use std::fs;
+//! Resource limits, as far as the caller may set them.
 
 use rustix::io::Errno;
 pub use rustix::process::Resource;
 use rustix::process::{Rlimit, prlimit};
 
-use super::kernel_pid;
 use crate::Result;
 use crate::error::Context;
 
@@ -54,17 +51,6 @@ pub fn set_limit(resource: Resource, soft: Option<u64>, hard: Option<u64>) -> Re
     Limit { resource, soft, hard }.apply(None).at("setrlimit", format_args!("{resource:?}"))
 }
 
-/// Sets the out-of-memory score adjustment (-1000..=1000) of a process. False: not permitted, which is so for lower
-/// values without CAP_SYS_RESOURCE.
-pub fn set_oom_score_adj(pid: u32, score: i32) -> Result<bool> {
-    kernel_pid(pid)?;
-    let path = format!("/proc/{pid}/oom_score_adj");
-    match fs::write(&path, score.to_string()).at("write", &path) {
-        Err(error) if error.is_denied() => Ok(false),
-        other => other.map(|()| true),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,16 +62,5 @@ mod tests {
         let now = rustix::process::getrlimit(Resource::Core);
         assert_eq!((got.soft, got.hard), (now.current, now.maximum));
         assert_eq!(got.soft, before.maximum);
-    }
-
-    #[test]
-    fn raising_the_own_score_is_always_permitted() {
-        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        assert!(set_oom_score_adj(child.id(), 500).unwrap());
-        let text = fs::read_to_string(format!("/proc/{}/oom_score_adj", child.id())).unwrap();
-        assert_eq!(text.trim(), "500");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(set_oom_score_adj(0, 1).is_err());
     }
 }

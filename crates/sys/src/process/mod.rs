@@ -17,10 +17,10 @@ pub use descriptor::{
     close_on_exec_beyond_stdio, has_terminal, memory_file, pass_descriptor, retake_terminal,
     signal_group,
 };
-pub use detach::{detach, fork_child, set_child_subreaper, set_parent_death_signal};
+pub use detach::{detach, fork_child, set_child_subreaper};
 pub(crate) use identity::stat_fields;
 pub use identity::{ProcessId, all_processes, boot_id};
-pub use limit::{Limit, Resource, set_limit, set_oom_score_adj};
+pub use limit::{Limit, Resource, set_limit};
 pub use pending::keep_pending;
 pub use pidfd::{PidFd, Wait, wait_all, wait_readable};
 pub use reap::reap;

@@ -40,12 +40,7 @@ fn a_killed_agent(cluster: &Cluster<'_>) {
     let _ =
         cluster.kubectl(["create", "configmap", "kept", "--from-literal=word=survived"]).success();
     let address = cluster.address(NODE);
-    let pid = first_process(name, NODE).expect("a running node has a first process");
-    let _ = Run::new("kill").args(["-9", &pid.to_string()]).success();
-    wait_until("the node is seen to be stopped", SOON, || {
-        let state = cluster.status()["nodes"][NODE]["state"].clone();
-        if state == "stopped" { Ok(()) } else { Err(format!("{state}")) }
-    });
+    kill_agent(cluster, NODE);
     let status = cluster.ground().bivouac(["status", name]).outcome().expect_code(1);
     let _ = status.expect_output(&["stopped", &format!("bivouac up {name}")]);
 
@@ -57,6 +52,34 @@ fn a_killed_agent(cluster: &Cluster<'_>) {
         cluster.kubectl(["get", "configmap", "kept", "-o", "jsonpath={.data.word}"]).success();
     assert_eq!(word.stdout(), "survived");
     let _ = cluster.ground().bivouac(["status", name]).success();
+}
+
+#[test]
+fn a_cluster_outlives_one_of_three_control_planes() {
+    let ground = Ground::new();
+    let cluster = ground.cluster("three");
+    let file = cluster.file("  nodes:\n  - {role: control-plane, count: 3}\n");
+    let _ = cluster.up(&file).success();
+    let other = format!("--server=https://{}:6443", cluster.address("control-plane-1"));
+    kill_agent(&cluster, NODE);
+
+    wait_until("the others take a change", SOON, || {
+        let made = ["create", "configmap", "meanwhile", "--from-literal=word=kept"];
+        let made = cluster.kubectl([&other]).args(made).outcome();
+        if made.code == 0 { Ok(()) } else { Err(made.to_string()) }
+    });
+    let _ = cluster.up(&file).success();
+    let word = ["get", "configmap", "meanwhile", "-o", "jsonpath={.data.word}"];
+    assert_eq!(cluster.kubectl(word).success().stdout(), "kept");
+}
+
+fn kill_agent(cluster: &Cluster<'_>, node: &str) {
+    let pid = first_process(cluster.name(), node).expect("a running node has a first process");
+    let _ = Run::new("kill").args(["-9", &pid.to_string()]).success();
+    wait_until("the node is seen to be stopped", SOON, || {
+        let state = cluster.status()["nodes"][node]["state"].clone();
+        if state == "stopped" { Ok(()) } else { Err(format!("{state}")) }
+    });
 }
 
 /// The first process of a node in the host's numbering: the agent, which says on its command line whose it is.

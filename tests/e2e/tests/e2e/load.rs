@@ -1,6 +1,6 @@
 //! `bivouac load`: images come onto all nodes from archives.
 
-use bivouac_e2e::{Cluster, Ground, TestImage};
+use bivouac_e2e::{Cluster, Ground, Run, TestImage};
 
 const NODES: [&str; 2] = ["control-plane-0", "worker-0"];
 
@@ -17,42 +17,38 @@ fn archives_come_onto_every_node() {
         busybox.len()
     );
 
-    let docker = TestImage::new("bivouac.test/e2e/docker:1", &busybox);
-    let oci = TestImage::new("bivouac.test/e2e/oci:1", &busybox);
-    let layout = TestImage::new("bivouac.test/e2e/layout:1", &busybox);
-    ground.write("docker.tar", docker.docker_archive());
-    ground.write("oci.tar", oci.oci_archive());
-    layout.write_oci_layout(&ground.path("layout"));
+    // Not what an earlier run of the tests has left in the store.
+    let word = format!("word of process {}", std::process::id());
+    let image = |name: &str| {
+        TestImage::new(&format!("bivouac.test/e2e/{name}:1"), &busybox, &format!("{name} {word}"))
+    };
+    ground.write("docker.tar", image("docker").docker_archive());
+    ground.write("oci.tar", image("oci").oci_archive());
+    image("layout").write_oci_layout(&ground.path("layout"));
     for (name, archive) in [("docker", "docker.tar"), ("oci", "oci.tar"), ("layout", "layout")] {
-        let path = ground.path(archive);
-        let loaded = load(&ground, &cluster, &path.to_string_lossy())
-            .args(["--output", "json"])
-            .success()
-            .json();
+        let loaded = load(&ground, &cluster, archive).args(["--output", "json"]).success().json();
         assert_eq!(loaded["images"][0], format!("bivouac.test/e2e/{name}:1"), "{loaded:#}");
         assert_eq!(loaded["nodes"].as_array().map(Vec::len), Some(2), "{loaded:#}");
-        cluster.apply(&NODES.map(|node| pod(name, node)).join("---\n"));
+        cluster.apply(&pods("first", name));
     }
     for name in ["docker", "oci", "layout"] {
-        for node in NODES {
-            let printed = cluster.printed_by(&format!("{name}-on-{node}"));
-            assert_eq!(printed.stdout(), format!("{name} on {node}\n"));
-        }
+        prints(&cluster, "first", name, &format!("{name} {word}"));
     }
-    again(&ground, &cluster);
+    a_name_gets_other_content(&ground, &cluster, &busybox, &word);
     what_cannot_be_loaded(&ground, &cluster, &busybox);
 }
 
-fn load(ground: &Ground, cluster: &Cluster<'_>, what: &str) -> bivouac_e2e::Run {
-    ground.bivouac(["load", "--cluster", cluster.name(), what])
+fn load(ground: &Ground, cluster: &Cluster<'_>, archive: &str) -> Run {
+    ground.bivouac(["load", "--cluster", cluster.name()]).args([ground.path(archive)])
 }
 
-/// A pod that prints a line, from an image that no registry has.
-fn pod(name: &str, node: &str) -> String {
-    format!(
-        "apiVersion: v1
+/// A pod on each node that prints the word of an image, which no registry has.
+fn pods(attempt: &str, name: &str) -> String {
+    let pod = |node| {
+        format!(
+            "apiVersion: v1
 kind: Pod
-metadata: {{name: {name}-on-{node}}}
+metadata: {{name: {attempt}-{name}-on-{node}}}
 spec:
   nodeName: {node}
   restartPolicy: Never
@@ -60,30 +56,47 @@ spec:
   - name: main
     image: bivouac.test/e2e/{name}:1
     imagePullPolicy: Never
-    args: [echo, {name} on {node}]
+    args: [cat, /word]
 "
-    )
+        )
+    };
+    NODES.map(pod).join("---\n")
 }
 
-fn again(ground: &Ground, cluster: &Cluster<'_>) {
-    let said = load(ground, cluster, &ground.path("docker.tar").to_string_lossy()).success();
-    let _ = said.expect_output(&["loaded bivouac.test/e2e/docker:1", "2 nodes"]);
+#[track_caller]
+fn prints(cluster: &Cluster<'_>, attempt: &str, name: &str, word: &str) {
+    for node in NODES {
+        assert_eq!(cluster.printed_by(&format!("{attempt}-{name}-on-{node}")).stdout(), word);
+    }
+}
+
+/// As for somebody who changes a program, builds its image, and loads it again.
+fn a_name_gets_other_content(ground: &Ground, cluster: &Cluster<'_>, busybox: &[u8], word: &str) {
+    let changed = format!("docker changed {word}");
+    let image = TestImage::new("bivouac.test/e2e/docker:1", busybox, &changed);
+    ground.write("docker.tar", image.docker_archive());
+    for _ in ["once", "and the same again"] {
+        let said = load(ground, cluster, "docker.tar").success();
+        let _ = said.expect_output(&["loaded bivouac.test/e2e/docker:1", "2 nodes"]);
+    }
+    cluster.apply(&pods("second", "docker"));
+    prints(cluster, "second", "docker", &changed);
 }
 
 fn what_cannot_be_loaded(ground: &Ground, cluster: &Cluster<'_>, busybox: &[u8]) {
-    let whole = TestImage::new("bivouac.test/e2e/half:1", busybox).oci_archive();
+    let whole = TestImage::new("bivouac.test/e2e/half:1", busybox, "half").oci_archive();
     let mut other = busybox.to_vec();
     other.push(0);
-    let damaged = TestImage::new("bivouac.test/e2e/damaged:1", &other);
+    let damaged = TestImage::new("bivouac.test/e2e/damaged:1", &other, "damaged");
     ground.write("half.tar", &whole[..whole.len() / 2]);
     ground.write("damaged.tar", damaged.damaged_archive());
     ground.write("text.tar", "this is no archive");
     for name in ["half.tar", "damaged.tar", "text.tar"] {
-        let refused =
-            load(ground, cluster, &ground.path(name).to_string_lossy()).outcome().expect_code(1);
+        let refused = load(ground, cluster, name).outcome().expect_code(1);
         let _ = refused.expect_errors(&["error:", name]);
     }
-    let absent = load(ground, cluster, "bivouac.test/e2e/absent:1").outcome().expect_code(1);
+    let absent = ["load", "--cluster", cluster.name(), "bivouac.test/e2e/absent:1"];
+    let absent = ground.bivouac(absent).outcome().expect_code(1);
     let _ = absent.expect_errors(&["error:", "bivouac.test/e2e/absent:1"]);
     // What was refused harmed nothing.
     let _ = ground.bivouac(["status", cluster.name()]).success();

@@ -7,18 +7,18 @@
 //!
 //! This process ends when the agent's program runs; the node then depends on nobody.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bivouac_spec::Problem;
 use bivouac_sys::cgroup::{Cgroup, Hierarchy, Limits, Version};
-use bivouac_sys::filesystem::FileLock;
 use bivouac_sys::namespace::{Namespace, unshare};
 use bivouac_sys::process::ProcessId;
 
-use super::super::names;
 use super::super::order::Boot;
-use super::super::problem::OrProblem as _;
-use super::super::record::{find_process, write_secret};
+use super::super::problem::{OrProblem as _, acquire, failed};
+use super::super::record::{NodeRecord, noted_process, write_secret};
+use super::super::{group, names};
 use super::{fork_until_exec, link, root};
 
 /// How long another command may take to start or remove the same node.
@@ -27,14 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Starts the node unless it runs. When it fails, what it made so far is taken away or found again by the next try.
 pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
     let label = names::label(&boot.cluster, &boot.node);
-    let _lock = FileLock::acquire(boot.folder.lock(), "start", PATIENCE)
-        .or_problem("lock", format_args!("node {label} is locked by another command"))?;
-    if find_process(&boot.folder, &boot.cluster, &boot.node)?.is_some() {
+    let _lock = acquire(&boot.folder.lock(), "start", PATIENCE, format_args!("node {label}"))?;
+    if noted_process(&boot.folder).is_some() {
         return Ok(());
     }
     let hierarchy = Hierarchy::detect().or_problem("cgroup", "control groups cannot be used")?;
     let cgroup = ensure_cgroup(boot, &hierarchy)
         .or_problem("cgroup", format_args!("the control group of node {label} cannot be made"))?;
+    note_group(boot, &cgroup)?;
     if cgroup.version() == Version::V2 {
         // The agent moves there. A command that is run before it does must not join a group that soon may have no processes.
         for folder in cgroup.folders() {
@@ -57,13 +57,24 @@ pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
     let process = ProcessId::of(pid)
         .or_problem("died", format_args!("the agent of node {label} ended at once"))
         .map_err(|problem| problem.help(format!("read {}", boot.folder.console())))?;
-    write_secret(&boot.folder.process(), process.to_string().as_bytes())
+    write_secret(&boot.folder.process(), process.to_string().as_bytes())?;
+    // Last: the agent works meanwhile.
+    NodeRecord::sync(&boot.folder)
+}
+
+/// Writes down where the group is, before anything is in it.
+fn note_group(boot: &Boot, cgroup: &Cgroup) -> Result<(), Problem> {
+    let path = boot.folder.record();
+    let record = NodeRecord::read(&boot.folder)?
+        .ok_or_else(|| failed("record", format_args!("{path} cannot be read")))?;
+    let groups = cgroup.folders().map(Path::to_owned).collect();
+    NodeRecord { groups, ..record }.write(&boot.folder)
 }
 
 /// The node's group, with its limits and without leftovers of an earlier life.
 fn ensure_cgroup(boot: &Boot, hierarchy: &Hierarchy) -> bivouac_sys::Result<Cgroup> {
     let name = names::node_cgroup(&boot.cluster, &boot.node);
-    if let Some(old) = hierarchy.find(&name)? {
+    if let Some(old) = group::recall(hierarchy, &boot.leftover, &name) {
         old.kill_all(PATIENCE)?;
         // Groups of pods would otherwise stay for ever, and on version 2 a group with members has no place for processes.
         old.remove(PATIENCE)?;

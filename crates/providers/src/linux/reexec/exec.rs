@@ -10,11 +10,11 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
 
 use bivouac_spec::Problem;
-use bivouac_sys::cgroup::{Cgroup, Hierarchy, Version};
+use bivouac_sys::cgroup::{Cgroup, Version};
 use bivouac_sys::namespace::{Namespace, enter};
 use bivouac_sys::process::{self, PidFd, Signal, SignalFd};
 
-use super::super::names;
+use super::super::group;
 use super::super::order::{Answer, Exec};
 use super::super::problem::{OrProblem as _, failed};
 use super::{Reports, environment, fork_until_exec, reap};
@@ -84,12 +84,9 @@ fn become_command(exec: &Exec, node: &PidFd, groups: Vec<File>) -> Problem {
 
 /// The `cgroup.procs` files of the group that commands join, so that they are ended together with the node.
 fn open_groups(exec: &Exec) -> Result<Vec<File>, Problem> {
-    let open = || -> bivouac_sys::Result<Vec<File>> {
-        let name = names::node_cgroup(&exec.node.cluster, &exec.node.node);
-        let Some(group) = Hierarchy::detect()?.find(name)? else { return Ok(Vec::new()) };
-        place_for_processes(&group).join_files()
-    };
-    open().or_problem(
+    let found = group::find(&exec.node.folder, &exec.node.cluster, &exec.node.node)?;
+    let Some(group) = found else { return Ok(Vec::new()) };
+    place_for_processes(&group).join_files().or_problem(
         "cgroup",
         format_args!("the control group of node {} cannot be entered", exec.node.node),
     )
