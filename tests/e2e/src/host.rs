@@ -105,12 +105,18 @@ fn without_lifetimes(line: &str) -> String {
     line.split(" valid_lft").next().unwrap_or_default().trim_end_matches(['\\', ' ']).to_owned()
 }
 
+/// Whether a control group is that of a cluster which is not the tests', and so may change meanwhile.
+fn is_of_another(group: &str) -> bool {
+    let below = group.split("/bivouac/").skip(1);
+    below.into_iter().any(|name| !name.starts_with("e2e-"))
+}
+
 /// Those in whose path bivouac is named, of all hierarchies.
 fn control_groups() -> Vec<String> {
     let mut found = Vec::new();
     walk(Path::new("/sys/fs/cgroup"), &mut |path, is_folder| {
         let text = path.to_string_lossy();
-        if is_folder && (text.contains("bivouac") || text.contains("kubepods")) {
+        if is_folder && text.contains("bivouac") && !is_of_another(&text) {
             found.push(text.into_owned());
         }
     });
@@ -135,34 +141,33 @@ fn network_namespaces() -> Vec<String> {
 /// Those of bivouac: by their program, their control group, or the ground's folder on their command line.
 fn processes(ground: &Ground) -> Vec<String> {
     let folder = ground.folder().to_string_lossy().into_owned();
-    let is_ours = |process: &Path| {
-        let program = fs::read_link(process.join("exe")).unwrap_or_default();
-        let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
-        let [groups, command] =
-            ["cgroup", "cmdline"].map(|name| String::from_utf8_lossy(&read(name)).into_owned());
-        let by_program = program.file_name().is_some_and(|name| name == "bivouac")
-            || program.starts_with(&folder);
-        let by_group = groups.contains("/bivouac/") || groups.contains("kubepods");
-        by_program || by_group || command.contains(&folder)
-    };
-    let ours = process_folders().into_iter().filter(|process| is_ours(process));
     let describe = |process: PathBuf| {
-        let read = |name: &str| fs::read(process.join(name)).unwrap_or_default();
-        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-        let groups = String::from_utf8_lossy(&read("cgroup")).into_owned();
-        let group = groups.lines().find(|group| group.contains("bivouac")).unwrap_or_default();
-        format!("{} {command}in {group}", process.display())
+        let program = fs::read_link(process.join("exe")).unwrap_or_default();
+        let (command, groups) = (text(&process, "cmdline"), text(&process, "cgroup"));
+        let group = groups.lines().find(|group| group.contains("/bivouac/"));
+        let is_ours = group.is_some()
+            || program.file_name().is_some_and(|name| name == "bivouac")
+            || program.starts_with(&folder)
+            || command.contains(&folder);
+        let (place, group) = (process.display(), group.unwrap_or_default());
+        is_ours.then(|| format!("{place} {}in {group}", command.replace('\0', " ")))
     };
-    ours.map(describe).collect()
+    process_folders().into_iter().filter_map(describe).collect()
 }
 
+fn text(process: &Path, file: &str) -> String {
+    String::from_utf8_lossy(&fs::read(process.join(file)).unwrap_or_default()).into_owned()
+}
+
+/// All processes but those of clusters which are not the tests'.
 fn process_folders() -> Vec<PathBuf> {
     let all = fs::read_dir("/proc").expect("/proc is there").flatten().map(|entry| entry.path());
     let is_process = |path: &PathBuf| {
         path.file_name()
             .is_some_and(|name| name.to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
     };
-    all.filter(is_process).collect()
+    let of_another = |path: &PathBuf| text(path, "cgroup").lines().any(is_of_another);
+    all.filter(|path| is_process(path) && !of_another(path)).collect()
 }
 
 fn parameter(name: &str) -> String {

@@ -44,6 +44,21 @@ fn a_cluster_from_a_file() {
     let _ = cluster.down().success().expect_output(&["nothing"]);
 }
 
+#[test]
+fn the_example_can_be_planned() {
+    let ground = Ground::new();
+    let file = ground.path("cluster.yaml");
+    let _ = ground.bivouac(["init"]).args([&file]).success().expect_output(&["cluster.yaml"]);
+    let again = ground.bivouac(["init"]).args([&file]).outcome().expect_code(1);
+    let _ = again.expect_errors(&["cluster.yaml", "--force"]);
+    let example = std::fs::read(&file).expect("it was just written");
+    // Of another name: a cluster of the example's may be there.
+    let plan = ["plan", "--file", "-", "--output", "json", "e2e-example"];
+    let plan = ground.bivouac(plan).input(example).success().json();
+    assert!(plan["actions"].as_array().is_some_and(|actions| actions.len() > 1), "{plan:#}");
+    assert!(!ground.state().exists(), "a plan changes nothing");
+}
+
 /// The full name of a container image that every node has.
 pub(crate) fn image(ground: &Ground, program: &str) -> String {
     let versions = ground.bivouac(["version", "--output", "json"]).success().json();
