@@ -1,5 +1,7 @@
 //! The verbs over the in-memory provider: crash at every step, run again, and the same world is reached.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
