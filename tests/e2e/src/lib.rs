@@ -2,7 +2,7 @@
 //! ([`Run`], [`Outcome`]), waiting with a deadline and a sentence ([`wait_until`]), and a picture of the host to hold against
 //! another one ([`HostSnapshot`]).
 //!
-//! The tests need root, a disk folder for state (`$BIVOUAC_E2E_DIR`, or `/var/tmp`) and the node image, which the first `up`
+//! The tests need root, a disk folder for state (`$BIVOUAC_E2E_DIR`, or `/var/tmp`) and the node image, which the first test
 //! builds into `$BIVOUAC_STORE` when it is not there. They use `$BIVOUAC`, or else build the binary. Clusters of theirs are
 //! called `e2e-…`; other clusters of the machine are left alone.
 //!
