@@ -181,7 +181,7 @@ pub struct Down {
     /// The cluster; the only one, or `default`, when absent.
     #[arg(conflicts_with = "file")]
     pub name: Option<ClusterName>,
-    /// Remove all clusters.
+    /// Remove all clusters that the state folder knows.
     #[arg(long, conflicts_with_all = ["name", "file"])]
     pub all: bool,
     /// Only show what would be removed.

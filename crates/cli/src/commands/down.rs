@@ -27,7 +27,13 @@ struct Removed {
 pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Problems> {
     let existing = existing_clusters(global).await?;
     let names: Vec<ClusterName> = match (&arguments.file, &arguments.name) {
-        _ if arguments.all => existing.iter().map(|cluster| cluster.name().clone()).collect(),
+        _ if arguments.all => {
+            // A cluster that only the ground knows may be somebody else's, with another state folder.
+            let ours = existing
+                .iter()
+                .filter(|cluster| cluster.state.is_some() || cluster.unreadable.is_some());
+            ours.map(|cluster| cluster.name().clone()).collect()
+        }
         (Some(file), _) => vec![read_cluster(file)?.name().clone()],
         (None, Some(name)) => vec![name.clone()],
         (None, None) => match &existing[..] {

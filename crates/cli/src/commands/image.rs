@@ -84,7 +84,12 @@ async fn verify(global: &Global, format: Format) -> Result<ExitCode, Problems> {
             return "everything in the store is as it was made\n".to_owned();
         }
         let lines = damage.iter().map(|damage| format!("{}: {}\n", damage.piece, damage.why));
-        lines.chain(["run `bivouac image build` to make it again\n".to_owned()]).collect()
+        lines
+            .chain([
+                "run `bivouac image build` to make what was built again; load the rest again\n"
+                    .to_owned(),
+            ])
+            .collect()
     })?;
     Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
