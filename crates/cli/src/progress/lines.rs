@@ -9,12 +9,15 @@ use bivouac_spec::NodeName;
 
 use super::{sentence, write_line};
 
+/// The shortest time between two lines about what one node waits for.
+const NODE_PACE: Duration = Duration::from_secs(1);
+
 /// The shortest time between two lines about one running step.
 const PACE: Duration = Duration::from_secs(10);
 
 #[derive(Default)]
 struct Seen {
-    waiting: BTreeMap<NodeName, Vec<String>>,
+    waiting: BTreeMap<NodeName, (Instant, Vec<String>)>,
     steps: BTreeMap<String, Instant>,
 }
 
@@ -35,9 +38,12 @@ pub fn reporter(color: bool) -> Reporter {
             Event::NodeStatus { status } => {
                 let names = sentence::waiting_names(status);
                 let Some(sentence) = sentence::waiting(status) else { return };
-                if !names.is_empty() && seen.waiting.get(&status.node) != Some(&names) {
+                let last = seen.waiting.get(&status.node);
+                let due =
+                    last.is_none_or(|(when, said)| when.elapsed() >= NODE_PACE && *said != names);
+                if due && !names.is_empty() {
                     write_line(&format!("{}: {sentence}", status.node));
-                    seen.waiting.insert(status.node.clone(), names);
+                    seen.waiting.insert(status.node.clone(), (Instant::now(), names));
                 }
             }
             _ => {}
