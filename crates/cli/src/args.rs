@@ -27,10 +27,10 @@ pub struct Arguments {
 #[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The folder with what bivouac knows of its clusters.
-    #[arg(long, global = true, env = "BIVOUAC_STATE_DIR", hide_env_values = true, default_value = "/var/lib/bivouac", value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "BIVOUAC_STATE_DIR", hide_env_values = true, value_parser = folder, default_value = "/var/lib/bivouac", value_hint = ValueHint::DirPath)]
     pub state_dir: Utf8PathBuf,
     /// The folder with node images and what they are built from; `STATE_DIR/store` when absent.
-    #[arg(long, global = true, env = "BIVOUAC_STORE", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    #[arg(long, global = true, env = "BIVOUAC_STORE", hide_env_values = true, value_parser = folder, value_hint = ValueHint::DirPath)]
     pub store: Option<Utf8PathBuf>,
     /// How progress is shown on standard error: bars on a terminal and lines elsewhere when `auto`.
     #[arg(
@@ -42,6 +42,14 @@ pub struct Global {
         default_value_t
     )]
     pub progress: ProgressStyle,
+}
+
+/// A folder, from wherever it is meant: what runs in the background must not depend on the current one.
+fn folder(text: &str) -> Result<Utf8PathBuf, String> {
+    if text.is_empty() {
+        return Err("a folder must not be empty".to_owned());
+    }
+    camino::absolute_utf8(text).map_err(|error| error.to_string())
 }
 
 impl Global {

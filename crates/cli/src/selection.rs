@@ -50,7 +50,7 @@ pub fn read_cluster(file: &Utf8Path) -> Result<Cluster, Problems> {
     let unreadable = |error: std::io::Error| {
         Problem::usage("cli.cluster_file", format!("cannot read the cluster file {file}"))
             .because(&error)
-            .help("name one with `--file`, or write one with `bivouac init`")
+            .help("check the path, or write a cluster file with `bivouac init`")
     };
     if file == "-" {
         let mut text = Vec::new();

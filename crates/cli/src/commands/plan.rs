@@ -42,12 +42,23 @@ pub async fn show(global: &Global, source: &Source, format: Format) -> Result<Ex
         if plan.is_empty() {
             text.push_str(&format!("cluster {} is as asked: nothing to do\n", cluster.name()));
         } else if plan.refusals.is_empty() {
-            text.push_str(&format!("{} to do; `bivouac up` does it\n", count(&plan.actions)));
+            text.push_str(&format!(
+                "{} to do; `bivouac up{}` does it\n",
+                count(&plan.actions),
+                asked(source)
+            ));
         }
         text
     })?;
     plan.check()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was asked for, as it was typed.
+fn asked(source: &Source) -> String {
+    let file = source.file.as_ref().map(|file| format!(" -f {file}")).unwrap_or_default();
+    let name = source.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+    file + &name
 }
 
 /// How many actions, in words.
