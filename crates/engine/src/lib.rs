@@ -5,7 +5,7 @@
 //!                                                                     |
 //!         +------------------------ empty ----------------------------+--- actions
 //!         v                                                                v
-//!      follow every node until usable <--- ensure nodes, all at once <--- image, state, network
+//!      follow every node until usable <--- ensure nodes, all at once <--- state, image, network
 //!         v
 //!      access (kubeconfig)
 //! ```
