@@ -1,8 +1,8 @@
 //! What a plan consists of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use bivouac_spec::cluster::Role;
+use bivouac_spec::cluster::{Port, Role};
 use bivouac_spec::{ClusterName, NodeName, Problem, Problems};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,9 @@ pub enum Action {
         role: Role,
         /// Its address.
         address: IpAddr,
+        /// Its ports that will be reached at the host.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ports: Vec<Port>,
         /// Why.
         reason: String,
     },
@@ -51,6 +54,9 @@ pub enum Action {
         role: Role,
         /// Its address.
         address: IpAddr,
+        /// Its ports that will be reached at the host.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ports: Vec<Port>,
         /// Why.
         reason: String,
     },
@@ -100,17 +106,19 @@ impl Plan {
 }
 
 impl Action {
-    /// The action in one line: `create node worker-0 (worker, 10.89.0.3): it does not exist yet`.
+    /// The action in one line: `create node worker-0 (worker, 10.89.0.3, 127.0.0.1:8080 to 80/tcp): it does not exist yet`.
     #[must_use]
     pub fn describe(&self) -> String {
         let reason = self.reason();
         match self {
             Self::CreateNetwork { network, .. } => format!("create network {network}: {reason}"),
-            Self::CreateNode { node, role, address, .. } => {
-                format!("create node {node} ({}, {address}): {reason}", role.name())
+            Self::CreateNode { node, role, address, ports, .. } => {
+                let (role, ports) = (role.name(), published(ports));
+                format!("create node {node} ({role}, {address}{ports}): {reason}")
             }
-            Self::StartNode { node, role, address, .. } => {
-                format!("start node {node} ({}, {address}): {reason}", role.name())
+            Self::StartNode { node, role, address, ports, .. } => {
+                let (role, ports) = (role.name(), published(ports));
+                format!("start node {node} ({role}, {address}{ports}): {reason}")
             }
             Self::DestroyNode { node, .. } => format!("remove node {node}: {reason}"),
             Self::DestroyNetwork { network, .. } => format!("remove network {network}: {reason}"),
@@ -143,4 +151,12 @@ impl Action {
             | Self::DestroyRemains { reason, .. } => reason,
         }
     }
+}
+
+fn published(ports: &[Port]) -> String {
+    let one = |port: &Port| {
+        let at = SocketAddr::new(port.host_ip, port.host_port);
+        format!(", {at} to {}/{}", port.port, port.protocol.name())
+    };
+    ports.iter().map(one).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bivouac_spec::cluster::NodeSpec;
+use bivouac_spec::cluster::{NodeSpec, Port, Role};
 use bivouac_spec::facts::{Applied, ObservedState};
 use bivouac_spec::{Addresses, Cluster, Facts, NodeName, ObservedCluster, ObservedNode, Problem};
 
@@ -108,18 +108,31 @@ fn node_action(
 ) -> Option<Action> {
     let (NodeSpec { name: node, role, .. }, exists) = (node, request.applied.is_some());
     let address = request.addresses.nodes.get(&node)?.address;
+    let ports = ports_of(request.cluster, &node);
     match observed.map(|observed| observed.state) {
         Some(ObservedState::Running) => None,
         Some(ObservedState::Stopped) => {
             let reason = "it is stopped".to_owned();
-            Some(Action::StartNode { node, role, address, reason })
+            Some(Action::StartNode { node, role, address, ports, reason })
         }
         Some(ObservedState::Broken) => {
             let reason = "only parts of it are there".to_owned();
-            Some(Action::CreateNode { node, role, address, reason })
+            Some(Action::CreateNode { node, role, address, ports, reason })
         }
-        None => Some(Action::CreateNode { node, role, address, reason: absent(exists) }),
+        None => {
+            let reason = absent(exists);
+            Some(Action::CreateNode { node, role, address, ports, reason })
+        }
     }
+}
+
+/// The ports that the cluster file publishes of a node.
+fn ports_of(cluster: &Cluster, node: &NodeName) -> Vec<Port> {
+    let nodes = cluster.nodes();
+    let first = nodes.iter().find(|node| node.role == Role::ControlPlane).map(|node| &node.name);
+    let of_node =
+        cluster.spec.ports.iter().filter(|port| port.node.as_ref().or(first) == Some(node));
+    of_node.map(|port| Port { node: Some(node.clone()), ..port.clone() }).collect()
 }
 
 fn absent(exists: bool) -> String {

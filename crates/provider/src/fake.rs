@@ -18,7 +18,7 @@ use bivouac_spec::{
 };
 use camino::Utf8PathBuf;
 
-use crate::{NetworkRequest, Node, NodeRequest, Provider};
+use crate::{ImageRequest, NetworkRequest, Node, NodeRequest, Progress, Provider};
 use node::FakeNode;
 
 /// The in-memory provider. Clones share one world.
@@ -209,6 +209,17 @@ impl Provider for Fake {
         })
     }
 
+    async fn ensure_image(
+        &self,
+        request: &ImageRequest,
+        on_progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), Problem> {
+        self.call(format!("ensure_image {}", request.image.key), |_| {
+            on_progress(Progress { done: 1, total: 1 });
+            Ok(())
+        })
+    }
+
     async fn ensure_network(&self, request: &NetworkRequest) -> Result<(), Problem> {
         self.call(format!("ensure_network {}", request.cluster), |world| {
             let cluster = world.clusters.entry(request.cluster.clone()).or_default();
@@ -284,7 +295,7 @@ fn fit() -> Survey {
         shares_images: true,
         open_files: 1 << 20,
         occupied: BTreeMap::new(),
-        resolvers: Vec::new(),
+        reaches_nodes: true,
     };
     let outcome = Outcome::Met("it is in memory".to_owned());
     Survey { facts, needs: vec![Need { name: "exist".to_owned(), outcome }] }

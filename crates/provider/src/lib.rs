@@ -18,4 +18,6 @@ mod node;
 mod provider;
 
 pub use node::{ExecRequest, LogRequest, Node, Process, Reader, Stdio, Writer};
-pub use provider::{ImagePaths, NetworkRequest, NodeRequest, Provider};
+pub use provider::{
+    ImagePaths, ImageRequest, LayerPath, NetworkRequest, NodeRequest, Progress, Provider, PublishedPort,
+};

@@ -1,10 +1,11 @@
 //! Where nodes run.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bivouac_spec::cluster::Resources;
+use bivouac_spec::cluster::{Protocol, Resources};
 use bivouac_spec::facts::Survey;
 use bivouac_spec::{Addresses, ClusterName, NodeConfig, NodeName, ObservedCluster, Problem};
 use camino::Utf8PathBuf;
@@ -26,7 +27,18 @@ pub trait Provider: Send + Sync {
     /// When the ground cannot be asked.
     async fn observe(&self) -> Result<Vec<ObservedCluster>, Problem>;
 
-    /// Makes the network of a cluster, unless it is there.
+    /// Brings the node image to the ground, unless it is there.
+    ///
+    /// # Errors
+    /// When it cannot be brought there.
+    async fn ensure_image(
+        &self,
+        request: &ImageRequest,
+        on_progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), Problem>;
+
+    /// Makes the network of a cluster, unless it is there. Refuses before anything is made what would fail later: a name or a host
+    /// port that somebody else has.
     ///
     /// # Errors
     /// When it cannot be made. What was made so far is found and used by the next call.
@@ -73,13 +85,49 @@ pub trait Provider: Send + Sync {
     async fn destroy_cluster(&self, cluster: &ClusterName) -> Result<(), Problem>;
 }
 
+/// What nodes are made from.
+#[derive(Debug, Clone)]
+pub struct ImageRequest {
+    /// The node image.
+    pub image: ImagePaths,
+    /// The static binary that becomes the nodes' agent.
+    pub agent: Utf8PathBuf,
+}
+
+/// How far something long is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What is done.
+    pub done: u64,
+    /// All that there is to do.
+    pub total: u64,
+}
+
 /// The network of a cluster.
 #[derive(Debug, Clone)]
 pub struct NetworkRequest {
     /// The cluster.
     pub cluster: ClusterName,
-    /// Its addresses. The ground must route each node's pod networks to the node's address.
+    /// Its addresses. The ground must route each node's pod networks to the node's address; where something else does that, they
+    /// are empty here.
     pub addresses: Addresses,
+    /// The ports of its nodes that are reached at the host.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A port of a node that is reached at the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// The node.
+    pub node: NodeName,
+    /// The port of the node.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address of the host. When absent, one at which the port can be reached from here.
+    pub host_ip: Option<IpAddr>,
+    /// The port on the host. When absent, the ground chooses one that is free; it stays while the node exists.
+    pub host_port: Option<u16>,
 }
 
 /// A node.
@@ -91,6 +139,8 @@ pub struct NodeRequest {
     pub node: NodeName,
     /// All addresses of the cluster, this node's among them. Nodes know each other by name.
     pub addresses: Addresses,
+    /// Its ports that are reached at the host.
+    pub ports: Vec<PublishedPort>,
     /// Limits of the node.
     pub resources: Resources,
     /// The node image.
@@ -110,8 +160,21 @@ pub struct ImagePaths {
     pub digest: String,
     /// The OCI image layout.
     pub layout: Utf8PathBuf,
+    /// Its layers, the lowest first.
+    pub layers: Vec<LayerPath>,
     /// The same unpacked. Read-only.
     pub rootfs: Utf8PathBuf,
     /// The container image directory that nodes of this host share.
     pub shared_images: Utf8PathBuf,
+}
+
+/// A layer of a node image in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerPath {
+    /// The blob: a tar, compressed with zstd.
+    pub blob: Utf8PathBuf,
+    /// The digest of the plain tar: `sha256:HEX`.
+    pub diff_id: String,
+    /// Bytes of the plain tar.
+    pub size: u64,
 }

@@ -37,8 +37,8 @@ pub struct Facts {
     pub open_files: u64,
     /// Networks that the ground already uses, and for what: `172.17.0.0/16` → `route through docker0`.
     pub occupied: BTreeMap<IpNet, String>,
-    /// DNS servers that nodes can ask for names of the outside world.
-    pub resolvers: Vec<IpAddr>,
+    /// Whether the addresses of nodes can be reached from here. Where not, only published ports can.
+    pub reaches_nodes: bool,
 }
 
 /// Control groups version.

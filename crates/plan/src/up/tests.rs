@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use bivouac_spec::cluster::{NodeGroup, Resources, Role};
+use bivouac_spec::cluster::{Bootstrap, Cni, NodeGroup, Protocol, Resources, Stack};
 use bivouac_spec::facts::CgroupVersion;
 use bivouac_spec::quantity::{Bytes, Cpus};
 use proptest::prelude::*;
@@ -31,7 +31,7 @@ impl World {
             shares_images: true,
             open_files: 1_048_576,
             occupied: BTreeMap::new(),
-            resolvers: Vec::new(),
+            reaches_nodes: true,
         };
         Self { facts, image: "image-1".to_owned(), applied: None, observed: None }
     }
@@ -124,6 +124,40 @@ fn a_new_cluster_is_made_whole() {
     let plan = World::new().plan(&cluster(2));
     insta::assert_snapshot!(render(&plan));
     insta::assert_json_snapshot!(plan);
+}
+
+#[test]
+fn published_ports_are_told_with_their_node() {
+    let mut cluster = cluster(1);
+    let port = |host_port, node: Option<&str>, protocol| Port {
+        host_port,
+        port: 6443,
+        node: node.map(|node| node.parse().unwrap()),
+        host_ip: "127.0.0.1".parse().unwrap(),
+        protocol,
+    };
+    let ports = [
+        port(36443, None, Protocol::Tcp),
+        port(36444, Some("control-plane-0"), Protocol::Tcp),
+        port(53, Some("worker-0"), Protocol::Udp),
+    ];
+    cluster.spec.ports.extend(ports);
+    let plan = World::new().plan(&cluster);
+    insta::assert_snapshot!(render(&plan));
+    let written = serde_json::to_value(&plan).unwrap();
+    assert_eq!(written["actions"][2]["ports"][0]["node"], "worker-0");
+    assert_eq!(serde_json::from_value::<Plan>(written).unwrap(), plan);
+}
+
+#[test]
+fn changes_of_ports_and_of_how_pods_are_reached_are_refused() {
+    let (world, mut cluster) = up(0);
+    let port = r#"{"hostPort": 36443, "port": 6443}"#;
+    cluster.spec.ports.push(serde_json::from_str(port).unwrap());
+    cluster.spec.network.cni = Cni::Flannel;
+    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack;
+    kubernetes.bootstrap = Bootstrap::Kubeadm;
+    insta::assert_snapshot!(render(&world.plan(&cluster)));
 }
 
 #[test]

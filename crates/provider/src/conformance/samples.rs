@@ -28,11 +28,13 @@ pub(crate) fn ground(cluster: &str) -> Ground {
         cluster: cluster.parse().unwrap(),
         node: name.parse().unwrap(),
         addresses: addresses.clone(),
+        ports: Vec::new(),
         resources: bivouac_spec::cluster::Resources::default(),
         image: ImagePaths {
             key: "key".into(),
             digest: "sha256:0".into(),
             layout: "/store/layout".into(),
+            layers: Vec::new(),
             rootfs: "/store/rootfs".into(),
             shared_images: "/store/images".into(),
         },
@@ -51,7 +53,11 @@ pub(crate) fn ground(cluster: &str) -> Ground {
         },
     };
     Ground {
-        network: NetworkRequest { cluster: cluster.parse().unwrap(), addresses: addresses.clone() },
+        network: NetworkRequest {
+            cluster: cluster.parse().unwrap(),
+            addresses: addresses.clone(),
+            ports: Vec::new(),
+        },
         nodes: names.map(node).into(),
     }
 }

@@ -1,12 +1,13 @@
 //! The programs of a node in memory: `true`, `false`, `cat`, `echo WORDS`, `sleep SECONDS`, `sh -c` with `exit N`, `kill -TERM $$`,
-//! `echo TEXT >&2` or `echo $NAME`, and the agent's `status`.
+//! `echo TEXT >&2` or `echo $NAME`, and the agent's `status`, `images` and `load`. An archive of images is the name of its image here;
+//! one without a name is damaged.
 
 use std::time::Duration;
 
 use bivouac_spec::node::{NodePhase, paths};
 use bivouac_spec::{NodeConfig, NodeStatus, Problem};
 use futures::FutureExt as _;
-use tokio::io::{AsyncWriteExt as _, DuplexStream, copy, duplex, empty};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, copy, duplex, empty};
 
 use crate::{ExecRequest, Process, Reader, Stdio};
 
@@ -37,6 +38,8 @@ enum Program {
     Complain(String),
     Sleep(Duration),
     Status(Box<NodeConfig>),
+    Register(Vec<String>),
+    Load,
 }
 
 /// Starts a program.
@@ -87,6 +90,10 @@ fn find(config: &NodeConfig, request: &ExecRequest) -> Result<Program, Problem> 
         ["echo", ref words @ ..] => Program::Say(words.join(" ")),
         ["sleep", seconds] => Program::Sleep(Duration::from_secs(seconds.parse().unwrap_or(0))),
         ["sh", "-c", script] => shell(script, request),
+        [paths::AGENT, "agent", "images", "--directory", paths::SHARED_IMAGES, ref names @ ..] => {
+            Program::Register(names.iter().map(ToString::to_string).collect())
+        }
+        [paths::AGENT, "agent", "load", "-"] => Program::Load,
         [paths::AGENT, "agent", "status", ..] => Program::Status(Box::new(config.clone())),
         _ => {
             let message = format!("`{}` cannot be run in node {}", words.join(" "), config.node);
@@ -121,6 +128,17 @@ async fn run(program: Program, mut streams: Streams) -> i32 {
             Ok(())
         }
         Program::Status(config) => say_status(&config, &mut streams.output).await,
+        Program::Register(names) => say_registered(&names, &mut streams.output).await,
+        Program::Load => {
+            let mut archive = String::new();
+            let read = streams.input.read_to_string(&mut archive).await;
+            if read.is_err() || archive.trim().is_empty() {
+                // Nobody may be there to hear it.
+                let _ = streams.errors.write_all(b"this is no archive\n").await;
+                return 1;
+            }
+            say_registered(&[archive.trim().to_owned()], &mut streams.output).await
+        }
     };
     i32::from(done.is_err())
 }
@@ -142,4 +160,10 @@ async fn say_status(config: &NodeConfig, output: &mut DuplexStream) -> std::io::
         output.write_all(format!("{line}\n").as_bytes()).await?;
     }
     std::future::pending().await
+}
+
+async fn say_registered(names: &[String], output: &mut DuplexStream) -> std::io::Result<()> {
+    let image = |name| serde_json::json!({"name": name, "digest": "sha256:0", "isNew": true});
+    let images: Vec<_> = names.iter().map(image).collect();
+    output.write_all(serde_json::to_string(&images)?.as_bytes()).await
 }

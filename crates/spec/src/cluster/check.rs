@@ -2,6 +2,8 @@
 //!
 //! What is refused is replaced by a placeholder, so that the rules can be checked for the rest of the file in the same run.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use super::path::{Locations, field, item};
@@ -59,8 +61,8 @@ impl Check<'_> {
             (Shape::Words(words), Tree::Scalar { text, .. }) if !node.is_null() => {
                 self.word(node, words, text, path).unwrap_or_else(|| shape.placeholder())
             }
-            (Shape::Integer { max }, Tree::Scalar { text, kind: ScalarKind::Number }) => {
-                self.integer(node, *max, text, path).unwrap_or_else(|| shape.placeholder())
+            (Shape::Integer { min, max }, Tree::Scalar { text, kind: ScalarKind::Number }) => {
+                self.integer(node, *min..=*max, text, path).unwrap_or_else(|| shape.placeholder())
             }
             (Shape::Text(format), Tree::Scalar { text, kind })
                 if *kind == ScalarKind::Text
@@ -195,13 +197,19 @@ impl Check<'_> {
         None
     }
 
-    fn integer(&mut self, node: &Node, max: u64, text: &str, path: &str) -> Option<Value> {
-        if let Some(number) = text.parse::<u64>().ok().filter(|number| *number <= max) {
+    fn integer(
+        &mut self,
+        node: &Node,
+        range: RangeInclusive<u64>,
+        text: &str,
+        path: &str,
+    ) -> Option<Value> {
+        if let Some(number) = text.parse::<u64>().ok().filter(|number| range.contains(number)) {
             return Some(number.into());
         }
-        let message = format!("`{path}` must be a whole number from 0 to {max}, but is {text}");
-        let problem = Problem::usage("spec.out_of_range", message)
-            .help(format!("Write a whole number from 0 to {max}."));
+        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
+        let message = format!("`{path}` must be {wanted}, but is {text}");
+        let problem = Problem::usage("spec.out_of_range", message).help(format!("Write {wanted}."));
         self.report(path, node.at, problem);
         None
     }
@@ -231,6 +239,8 @@ impl Check<'_> {
             format!("Move it to `{place}`.")
         } else if known.clone().next().is_none() {
             "Remove it: no settings exist there.".to_owned()
+        } else if known.clone().nth(1).is_none() {
+            format!("Use {}, or remove it.", listed(known))
         } else {
             format!("Use one of {}, or remove it.", listed(known))
         };

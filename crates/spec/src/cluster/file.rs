@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -68,6 +69,9 @@ pub struct Spec {
     /// The networks.
     #[serde(default)]
     pub network: Network,
+    /// Ports of nodes that are reached at the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
 }
 
 /// Where nodes run.
@@ -76,12 +80,26 @@ pub struct Spec {
 pub enum Provider {
     /// This machine's kernel: each node is a set of namespaces. Needs no container engine.
     Linux(LinuxProvider),
+    /// Containers of a Docker engine, here or elsewhere.
+    Docker(DockerProvider),
+    /// The same containers, made by `docker compose` from a project that bivouac writes.
+    Compose(DockerProvider),
 }
 
 /// Settings of the `linux` provider.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LinuxProvider {}
+
+/// Settings of the `docker` and `compose` providers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DockerProvider {
+    /// The context of the `docker` command whose engine is used. The one of the environment (`DOCKER_HOST`, `DOCKER_CONTEXT`), or
+    /// the current one, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+}
 
 /// What runs on the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -101,6 +119,20 @@ pub struct Kubernetes {
     /// The DNS domain of the cluster.
     #[serde(default = "Kubernetes::default_domain")]
     pub domain: String,
+    /// How the cluster comes up.
+    #[serde(default)]
+    pub bootstrap: Bootstrap,
+}
+
+/// How a Kubernetes cluster comes up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bootstrap {
+    /// The upstream programs as services of each node, all at once. The fastest.
+    #[default]
+    Services,
+    /// `kubeadm init` and `kubeadm join`: the control plane as static pods, as in clusters of kind and of most installers.
+    Kubeadm,
 }
 
 /// A group of nodes of the same kind.
@@ -194,6 +226,92 @@ pub struct Network {
     #[serde(default, rename = "serviceCIDR", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<Cidr>")]
     pub service_cidr: Vec<IpNet>,
+    /// How pods of different nodes reach each other.
+    #[serde(default)]
+    pub cni: Cni,
+}
+
+/// How pods of different nodes reach each other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cni {
+    /// The ground routes each node's pod network to the node. The fastest.
+    #[default]
+    Bridge,
+    /// An overlay (VXLAN) that flannel keeps: works wherever nodes reach each other.
+    Flannel,
+    /// None: you install your own, and nodes are not Ready before.
+    None,
+}
+
+/// A port of a node that is reached at the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Port {
+    /// The port on the host.
+    #[schemars(range(min = 1, max = 65535))]
+    pub host_port: u16,
+    /// The port of the node: 6443 is the API, 30000 to 32767 are those of Services of type NodePort.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// The node; the first control plane when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The address of the host. Only the host itself reaches 127.0.0.1, the default; everybody reaches 0.0.0.0.
+    #[serde(default = "Port::default_host_ip", rename = "hostIP")]
+    #[schemars(with = "HostIp")]
+    pub host_ip: IpAddr,
+    /// The protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// A protocol of a [`Port`].
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    #[serde(rename = "TCP")]
+    Tcp,
+    /// UDP.
+    #[serde(rename = "UDP")]
+    Udp,
+}
+
+impl Port {
+    const fn default_host_ip() -> IpAddr {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    }
+}
+
+impl Protocol {
+    /// The word for it in lower case: `tcp`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// An IP address, for the JSON schema only.
+struct HostIp;
+
+impl JsonSchema for HostIp {
+    fn schema_name() -> Cow<'static, str> {
+        "HostIp".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "An IP address of the host.",
+            "type": "string",
+            "pattern": "^[0-9a-fA-F.:]+$",
+            "examples": ["127.0.0.1"],
+        })
+    }
 }
 
 /// An IP network, for the JSON schema only.
@@ -246,7 +364,11 @@ impl Kubernetes {
 
 impl Default for Kubernetes {
     fn default() -> Self {
-        Self { version: Self::default_version(), domain: Self::default_domain() }
+        Self {
+            version: Self::default_version(),
+            domain: Self::default_domain(),
+            bootstrap: Bootstrap::default(),
+        }
     }
 }
 
@@ -262,6 +384,8 @@ impl Provider {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Linux(_) => "linux",
+            Self::Docker(_) => "docker",
+            Self::Compose(_) => "compose",
         }
     }
 }
@@ -276,7 +400,7 @@ impl Default for Spec {
     fn default() -> Self {
         let (provider, stack, network) =
             (Provider::default(), Stack::default(), Network::default());
-        Self { provider, stack, nodes: NodeGroup::single(), network }
+        Self { provider, stack, nodes: NodeGroup::single(), network, ports: Vec::new() }
     }
 }
 

@@ -16,8 +16,9 @@ mod shape;
 mod tree;
 
 pub use file::{
-    Cluster, Kubernetes, LinuxProvider, Metadata, Network, NodeGroup, NodeSpec, Provider,
-    Resources, Role, Spec, Stack, Taint, TaintEffect,
+    Bootstrap, Cluster, Cni, DockerProvider, Kubernetes, LinuxProvider, Metadata, Network,
+    NodeGroup, NodeSpec, Port, Protocol, Provider, Resources, Role, Spec, Stack, Taint,
+    TaintEffect,
 };
 pub use path::Locations;
 pub use rules::NODES_MAX;

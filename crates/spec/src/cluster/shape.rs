@@ -7,8 +7,8 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
 use super::Cluster;
-use crate::ClusterName;
 use crate::quantity::{Bytes, Cpus, QuantityError, Span};
+use crate::{ClusterName, NodeName};
 
 /// What the schema is known as.
 const SCHEMA_ID: &str = "https://bivouac.dev/schema/v1alpha1/cluster.schema.json";
@@ -28,6 +28,7 @@ pub(super) enum Shape {
     Text(Format),
     /// A whole number.
     Integer {
+        min: u64,
         max: u64,
     },
 }
@@ -47,6 +48,8 @@ pub(super) enum Format {
     Cpus,
     Span,
     Cidr,
+    HostIp,
+    NodeName,
 }
 
 impl Format {
@@ -79,6 +82,16 @@ impl Format {
                 let help =
                     "Write an address, a slash and the length of the prefix: `10.244.0.0/16`.";
                 ("spec.invalid_cidr", message, help)
+            }),
+            Self::HostIp => text.parse::<std::net::IpAddr>().map(drop).map_err(|_| {
+                let message = format!("`{text}` is no IP address");
+                let help =
+                    "Write an address of the host, such as `127.0.0.1`, or `0.0.0.0` for all.";
+                ("spec.invalid_host_ip", message, help)
+            }),
+            Self::NodeName => text.parse::<NodeName>().map(drop).map_err(|error| {
+                let help = "Write the name of a node, such as `control-plane-0`.";
+                ("spec.invalid_name", error.to_string(), help)
             }),
         }
     }
@@ -124,9 +137,10 @@ impl Reader<'_> {
         match kind(schema) {
             "object" => self.object(schema),
             "array" => Shape::List(Box::new(self.shape(&schema["items"]))),
-            "integer" => {
-                Shape::Integer { max: schema["maximum"].as_u64().unwrap_or(u32::MAX.into()) }
-            }
+            "integer" => Shape::Integer {
+                min: schema["minimum"].as_u64().unwrap_or_default(),
+                max: schema["maximum"].as_u64().unwrap_or(u32::MAX.into()),
+            },
             other => {
                 debug_assert_eq!(other, "string", "a form of schema that is not understood here");
                 Shape::Text(Format::Any)
@@ -172,6 +186,8 @@ fn named(name: &str) -> Option<Shape> {
         "Cpus" => Format::Cpus,
         "Span" => Format::Span,
         "Cidr" => Format::Cidr,
+        "HostIp" => Format::HostIp,
+        "NodeName" => Format::NodeName,
         _ => return None,
     };
     Some(Shape::Text(format))
@@ -204,7 +220,7 @@ impl Shape {
             Self::Map(_) => Value::Object(Map::new()),
             Self::List(_) => Value::Array(Vec::new()),
             Self::Words(words) => words[0].clone().into(),
-            Self::Integer { .. } => 1.into(),
+            Self::Integer { min, .. } => (*min).max(1).into(),
             Self::Text(format) => match format {
                 Format::Any => "",
                 Format::ClusterName => "default",
@@ -212,6 +228,8 @@ impl Shape {
                 Format::Cpus => "1",
                 Format::Span => "1s",
                 Format::Cidr => "0.0.0.0/0",
+                Format::HostIp => "127.0.0.1",
+                Format::NodeName => "node",
             }
             .into(),
         }

@@ -3,13 +3,16 @@
 
 pub mod config;
 pub mod graph;
+pub mod ground;
 pub mod paths;
 pub mod probe;
 pub mod status;
+pub mod stream;
 pub mod unit;
 
 pub use config::{Content, File, FileKind, Mount, NodeConfig, Sysctl};
 pub use graph::check_units;
+pub use ground::{Ground, Route};
 pub use probe::{Check, Dns, Expect, HttpRequest, Probe, Tls, Vantage};
 pub use status::{NodePhase, NodeStatus, UnitState, UnitStatus};
 pub use unit::{Condition, Limits, Restart, Run, Service, Signal, Stop, Task};

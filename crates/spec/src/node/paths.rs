@@ -6,6 +6,9 @@ pub const AGENT: &str = "/usr/local/bin/bivouac";
 /// The node config as the provider delivered it. Holds keys: mode 0600.
 pub const CONFIG: &str = "/etc/bivouac/node.json";
 
+/// What the ground left to be done from inside, as the provider delivered it: a [`super::Ground`]. Absent where it left nothing.
+pub const GROUND: &str = "/etc/bivouac/ground.json";
+
 /// The agent's socket: one JSON request a line, see the agent's protocol.
 pub const SOCKET: &str = "/run/bivouac/agent.sock";
 
@@ -20,6 +23,10 @@ pub const IMAGES: &str = "/usr/share/bivouac/images";
 
 /// The container image directory that nodes of a host share, where `load` puts images. Absent where a ground has none.
 pub const SHARED_IMAGES: &str = "/var/lib/bivouac-images";
+
+/// The node's own container image directory, where `load` puts images on a ground without [`SHARED_IMAGES`]. Below [`STATE`], because
+/// layers are mounted where they lie.
+pub const OWN_IMAGES: &str = "/var/lib/bivouac/images";
 
 /// Folders that must be on a real file system: overlay on overlay is refused by the kernel, and databases want fsync to mean it.
 pub const REAL_DIRECTORIES: [&str; 5] =

@@ -3,11 +3,12 @@
 mod labels;
 mod network;
 mod nodes;
+mod ports;
 
 pub use nodes::NODES_MAX;
 
 use super::path::{Locations, field, within};
-use super::{Cluster, Kubernetes, Stack};
+use super::{Cluster, Kubernetes, Provider, Stack};
 use crate::problem::Problem;
 
 /// A broken rule.
@@ -15,14 +16,14 @@ use crate::problem::Problem;
 pub(super) struct Finding {
     path: String,
     /// What the rule looked at.
-    scope: String,
+    scopes: Vec<String>,
     problem: Problem,
 }
 
 impl Finding {
     fn new(path: &str, code: &str, message: impl Into<String>) -> Self {
         let problem = Problem::usage(code, message);
-        Self { path: path.to_owned(), scope: path.to_owned(), problem }
+        Self { path: path.to_owned(), scopes: vec![path.to_owned()], problem }
     }
 
     fn help(mut self, help: impl Into<String>) -> Self {
@@ -30,15 +31,15 @@ impl Finding {
         self
     }
 
-    /// The rule looked at everything below this path.
+    /// The rule looked at everything below this path, too.
     fn scope(mut self, scope: &str) -> Self {
-        scope.clone_into(&mut self.scope);
+        self.scopes.push(scope.to_owned());
         self
     }
 
     /// Whether the rule looked at the value at `path`.
     pub(super) fn concerns(&self, path: &str) -> bool {
-        within(path, &self.scope) || within(&self.scope, path)
+        self.scopes.iter().any(|scope| within(path, scope) || within(scope, path))
     }
 
     pub(super) fn into_problem(self, locations: &Locations) -> Problem {
@@ -54,13 +55,26 @@ impl Finding {
 /// Every broken rule.
 pub(super) fn findings(cluster: &Cluster) -> Vec<Finding> {
     let mut findings = Vec::new();
+    check_provider(&cluster.spec.provider, &mut findings);
     let Stack::Kubernetes(kubernetes) = &cluster.spec.stack;
     check_kubernetes(kubernetes, &mut findings);
+    nodes::check_bootstrap(kubernetes.bootstrap, &cluster.spec.nodes, &mut findings);
     nodes::check(&cluster.spec.nodes, &mut findings);
     labels::check(&cluster.spec.nodes, &mut findings);
     let count = nodes::total(&cluster.spec.nodes);
     network::check(&cluster.spec.network, count, &mut findings);
+    ports::check(cluster, &mut findings);
     findings
+}
+
+fn check_provider(provider: &Provider, findings: &mut Vec<Finding>) {
+    let (Provider::Docker(docker) | Provider::Compose(docker)) = provider else { return };
+    if docker.context.as_ref().is_some_and(|context| context.trim().is_empty()) {
+        let path = field(&field("spec.provider", provider.name()), "context");
+        let message = "the name of a context must not be empty";
+        let help = "Write a name that `docker context ls` shows, or remove the field.";
+        findings.push(Finding::new(&path, "spec.empty_context", message).help(help));
+    }
 }
 
 fn check_kubernetes(kubernetes: &Kubernetes, findings: &mut Vec<Finding>) {

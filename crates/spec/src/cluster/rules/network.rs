@@ -67,12 +67,19 @@ pub(super) fn check(network: &Network, nodes: u64, findings: &mut Vec<Finding>) 
             }
         }
     }
-    for (index, entry) in entries.iter().enumerate() {
+    let mut compared: Vec<&Entry> = Vec::new();
+    for entry in &entries {
         check_alone(entry, nodes, findings);
-        let others = entries[..index].iter().filter(|other| unusable(&other.net).is_none());
-        if unusable(&entry.net).is_none() {
-            others.for_each(|other| check_pair(other, entry, findings));
+        if unusable(&entry.net).is_some() {
+            continue;
         }
+        if let Some(first) = compared.iter().find(|other| other.usage == entry.usage) {
+            // One of the two has to go, so what it overlaps is of no interest.
+            second_of_family(first, entry, findings);
+            continue;
+        }
+        compared.iter().for_each(|other| check_pair(other, entry, findings));
+        compared.push(entry);
     }
 }
 
@@ -146,18 +153,14 @@ fn too_small(
     findings.push(Finding::new(&entry.path, code, message).help(help));
 }
 
+fn second_of_family(first: &Entry, second: &Entry, findings: &mut Vec<Finding>) {
+    let name = first.usage.name();
+    let message = format!("the {name} has two IPv4 networks: `{}` and `{}`", first.net, second.net);
+    let finding = Finding::new(&second.path, "spec.duplicate_family", message).scope(&first.path);
+    findings.push(finding.help("Remove one of the two."));
+}
+
 fn check_pair(one: &Entry, other: &Entry, findings: &mut Vec<Finding>) {
-    if one.usage == other.usage {
-        let message = format!(
-            "the {} has two IPv4 networks: `{}` and `{}`",
-            one.usage.name(),
-            one.net,
-            other.net
-        );
-        let finding = Finding::new(&other.path, "spec.duplicate_family", message).scope(NETWORK);
-        findings.push(finding.help("Remove one of the two."));
-        return;
-    }
     let (first, second) = (one.net.trunc(), other.net.trunc());
     if !(first.contains(&second) || second.contains(&first)) {
         return;
@@ -175,5 +178,5 @@ fn check_pair(one: &Entry, other: &Entry, findings: &mut Vec<Finding>) {
     };
     let help =
         "Choose networks apart, such as 10.244.0.0/16 for pods and 10.96.0.0/16 for Services.";
-    findings.push(finding.scope(NETWORK).help(help));
+    findings.push(finding.scope(&one.path).help(help));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Finding;
 use crate::NodeName;
 use crate::cluster::path::{field, item};
-use crate::cluster::{NodeGroup, Role};
+use crate::cluster::{Bootstrap, NodeGroup, Role};
 use crate::quantity::{Bytes, Cpus};
 
 /// The most nodes of a cluster: what a /24 between them holds, with room for the ground itself.
@@ -30,9 +30,7 @@ pub(super) fn check(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
 }
 
 fn check_counts(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
-    let is_control_plane = |group: &&NodeGroup| group.role == Role::ControlPlane;
-    let control_planes: u64 =
-        groups.iter().filter(is_control_plane).map(|group| u64::from(group.count)).sum();
+    let control_planes = control_planes(groups);
     if control_planes == 0 {
         let message = "the cluster has no control plane";
         let finding = Finding::new(NODES, "spec.no_control_plane", message);
@@ -55,6 +53,27 @@ fn check_counts(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
         let finding = Finding::new(NODES, "spec.too_many_nodes", message);
         findings.push(finding.help("Lower the `count` of a group of nodes."));
     }
+}
+
+fn control_planes(groups: &[NodeGroup]) -> u64 {
+    let groups = groups.iter().filter(|group| group.role == Role::ControlPlane);
+    groups.map(|group| u64::from(group.count)).sum()
+}
+
+/// Members of one etcd that kubeadm has join one after the other are not supported.
+pub(super) fn check_bootstrap(
+    bootstrap: Bootstrap,
+    groups: &[NodeGroup],
+    findings: &mut Vec<Finding>,
+) {
+    let control_planes = control_planes(groups);
+    if bootstrap != Bootstrap::Kubeadm || control_planes < 2 {
+        return;
+    }
+    let path = "spec.stack.kubernetes.bootstrap";
+    let message = format!("`kubeadm` makes one control plane here, not {control_planes}");
+    let finding = Finding::new(path, "spec.kubeadm_one_control_plane", message).scope(NODES);
+    findings.push(finding.help("Ask for one control plane, or write `bootstrap: services`."));
 }
 
 fn check_names(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
