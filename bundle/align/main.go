@@ -31,6 +31,7 @@ var followers = []follower{
 	{"cni", "github.com/containernetworking/"},
 	{"coredns", "github.com/coredns/"},
 	{"local-path-provisioner", "github.com/rancher/"},
+	{"flannel", "github.com/flannel-io/"},
 }
 
 // What is asked for by tests of libraries only is in no go.mod, but must move in step with its family all the same.
@@ -125,10 +126,10 @@ func requirements(folder string) map[string]bool {
 	return found
 }
 
-// chosen are the versions that Go picks for every module of the graph.
+// chosen are the versions that Go picks for every module of the graph; one that gives no package may not be to be had.
 func chosen(folder string) map[string]string {
 	found := map[string]string{}
-	for line := range strings.Lines(run(folder, "list", "-m", "all")) {
+	for line := range strings.Lines(run(folder, "list", "-m", "-e", "all")) {
 		if fields := strings.Fields(line); len(fields) > 1 {
 			found[fields[0]] = fields[1]
 		}

@@ -75,7 +75,7 @@ impl ContainerImages {
     }
 
     fn layer(&self, diff_id: &Sha256) -> Utf8PathBuf {
-        self.folder.join("layers").join(diff_id.hex())
+        self.folder.join(layer_path(diff_id))
     }
 
     /// Unpacks a plain tar stream, which must have this digest; returns the stream's size in bytes.
@@ -159,6 +159,11 @@ impl ContainerImages {
     pub(crate) fn seal(self) -> Result<(), Error> {
         remove(&self.folder.join(".tmp"))
     }
+}
+
+/// Where an unpacked layer lies in a container image directory.
+pub(crate) fn layer_path(diff_id: &Sha256) -> Utf8PathBuf {
+    Utf8Path::new("layers").join(diff_id.hex())
 }
 
 /// An image of a container image directory.

@@ -28,6 +28,7 @@ mod files;
 mod golang;
 mod inode;
 mod layer;
+mod libraries;
 mod loaded;
 mod lock;
 mod node;

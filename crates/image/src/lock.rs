@@ -155,6 +155,8 @@ pub struct Image {
     pub name: String,
     /// The program whose artifacts it holds and whose version is its tag.
     pub program: String,
+    /// Another tag: `v{version}`.
+    pub tag: Option<String>,
     /// The image of this lock that lies below it.
     pub base: Option<String>,
     /// Artifacts by path.
@@ -163,6 +165,9 @@ pub struct Image {
     /// Names of symbolic links beside a file, by the file's path.
     #[serde(default)]
     pub links: BTreeMap<String, Vec<String>>,
+    /// Programs of the Debian base by path there, which they keep; with the shared libraries that they need.
+    #[serde(default)]
+    pub debian: Vec<String>,
     /// Folders by path, with their octal modes.
     #[serde(default)]
     pub directories: BTreeMap<String, String>,
@@ -222,6 +227,17 @@ impl Program {
             Some(path) => Err(format!("its links are beside {path}, which is no file of it")),
             None => Ok(()),
         }
+    }
+}
+
+impl Image {
+    /// Whether it adds files to those of its base.
+    pub(crate) fn has_layer(&self) -> bool {
+        !(self.files.is_empty()
+            && self.links.is_empty()
+            && self.debian.is_empty()
+            && self.directories.is_empty()
+            && self.contents.is_empty())
     }
 }
 

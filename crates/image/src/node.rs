@@ -10,7 +10,7 @@ use oci_spec::image::MediaType;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::baked::bake_images;
+use crate::baked::{Baked, bake_images};
 use crate::bundle::Bundle;
 use crate::containers::empty_index;
 use crate::digest::Sha256;
@@ -144,16 +144,17 @@ pub(crate) fn assemble(
     out: &Out<'_>,
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    let (images, container_images) = bake_images(bundle, parts.programs, out.work)?;
-    let programs = program_layer(bundle, parts.programs)?;
-    let mut baked = LayerBuilder::new(bundle.lock().epoch);
-    baked.tree(BAKED_IMAGES, &images)?;
+    let base = store.blob(&parts.base.digest);
+    let baked = bake_images(bundle, parts.programs, &base, out.work)?;
+    let programs = program_layer(bundle, parts.programs, &baked)?;
+    let mut images = LayerBuilder::new(bundle.lock().epoch);
+    images.tree(BAKED_IMAGES, &baked.folder)?;
     let mut work = Work { context, done: 0, total: 0 };
-    let upper = programs.content_size() + baked.content_size();
+    let upper = programs.content_size() + images.content_size();
     // Everything is written twice: into layers, and out of them.
     work.total = 2 * upper + parts.base.plain_size;
     let mut layers = vec![parts.base.clone()];
-    for (name, builder) in [("programs", &programs), ("images", &baked)] {
+    for (name, builder) in [("programs", &programs), ("images", &images)] {
         let path = out.work.join(format!("{name}.tar.zst"));
         let before = work.done;
         let layer = builder.write_compressed(&path, &mut |bytes| work.reach(before + bytes))?;
@@ -174,7 +175,7 @@ pub(crate) fn assemble(
         architecture: oci::host_architecture().into(),
         epoch: lock.epoch,
         versions: bundle.versions(),
-        container_images,
+        container_images: baked.names,
         size: record.values().map(|(size, _)| size).sum(),
         layers,
         base: bundle.base_key(),
@@ -203,6 +204,7 @@ impl Work<'_> {
 fn program_layer(
     bundle: &Bundle,
     programs: &BTreeMap<String, Made>,
+    baked: &Baked,
 ) -> Result<LayerBuilder, Error> {
     let mut builder = LayerBuilder::new(bundle.lock().epoch);
     for folder in FOLDERS {
@@ -213,13 +215,24 @@ fn program_layer(
     }
     for program in &bundle.lock().programs {
         for (path, artifact) in &program.files {
-            builder.file(path, &programs[&program.name].artifact(artifact), 0o755)?;
+            match baked.artifacts.get(&(program.name.clone(), artifact.clone())) {
+                // What a container image holds is there once, on disk and in memory.
+                Some(place) => builder.symlink(path, &link_target(path, place)),
+                None => builder.file(path, &programs[&program.name].artifact(artifact), 0o755)?,
+            }
         }
         for (path, names) in &program.links {
             add_links(&mut builder, path, names);
         }
     }
     Ok(builder)
+}
+
+/// From a path of the node to one of the container images in it. Relative, for it must also hold on the host, below
+/// the unpacked root file system.
+fn link_target(path: &str, place: &Utf8Path) -> String {
+    let up = "../".repeat(path.matches('/').count());
+    format!("{up}{BAKED_IMAGES}/{place}")
 }
 
 /// Symbolic links beside a file.

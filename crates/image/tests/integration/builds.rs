@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use bivouac_image::{BAKED_IMAGES, Sha256, list_containers};
 use serde_json::Value;
 
+use crate::samples::elf;
 use crate::world::World;
 
 const ALL: [&str; 5] = ["base", "node", "program/alpha", "program/beta", "program/box"];
@@ -76,14 +77,23 @@ fn container_images_are_ready_in_the_node() {
     let folder = world.image(&outcome).join("rootfs").join(BAKED_IMAGES);
     let images = list_containers(&folder).unwrap();
     let names: Vec<&str> = images.iter().map(|image| image.name.as_str()).collect();
-    assert_eq!(names, ["bivouac.dev/beta:2.0", "bivouac.dev/box:3"]);
+    assert_eq!(names, ["bivouac.dev/beta:2.0", "bivouac.dev/box:3", "bivouac.dev/other:v2.0"]);
     let blob = |digest: &str| -> Value {
         let hex = digest.trim_start_matches("sha256:");
         serde_json::from_slice(&fs::read(folder.join("blobs/sha256").join(hex)).unwrap()).unwrap()
     };
-    let manifest = blob(&images[0].digest.hex());
-    let config = blob(manifest["config"]["digest"].as_str().unwrap());
-    let layers = config["rootfs"]["diff_ids"].as_array().unwrap();
+    let layers_of = |number: usize| {
+        let manifest = blob(&images[number].digest.hex());
+        let config = blob(manifest["config"]["digest"].as_str().unwrap());
+        assert_eq!(
+            config["history"].as_array().unwrap().len(),
+            manifest["layers"].as_array().unwrap().len()
+        );
+        config["rootfs"]["diff_ids"].as_array().unwrap().clone()
+    };
+    let layers = layers_of(0);
+    assert_eq!(layers.len(), 2);
+    assert_eq!(layers_of(2), layers, "an image without files has its base's layers");
     let layer = |number: usize| {
         let hex = layers[number].as_str().unwrap().trim_start_matches("sha256:").to_owned();
         folder.join("layers").join(hex)
@@ -92,6 +102,46 @@ fn container_images_are_ready_in_the_node() {
     assert_eq!(fs::metadata(layer(0).join("tmp")).unwrap().mode() & 0o7777, 0o1777);
     assert!(layer(1).join("beta").exists());
     assert!(!folder.join(".tmp").exists());
+}
+
+#[test]
+fn what_is_in_a_container_image_is_in_the_node_once() {
+    let world = World::new();
+    let outcome = world.build();
+    let rootfs = world.image(&outcome).join("rootfs");
+    let beta = rootfs.join("opt/cni/bin/beta");
+    let target = fs::read_link(&beta).unwrap();
+    assert!(target.starts_with(format!("../../../{BAKED_IMAGES}/layers")), "{target:?}");
+    // The link holds on the host too, and the node's program is the image's file.
+    let place = fs::canonicalize(&beta).unwrap();
+    assert!(place.starts_with(rootfs.join(BAKED_IMAGES)), "{place:?}");
+    assert!(fs::read_to_string(beta).unwrap().starts_with("beta\n"));
+    assert!(fs::symlink_metadata(rootfs.join("usr/local/bin/alpha")).unwrap().is_file());
+}
+
+#[test]
+fn a_program_of_debian_brings_its_libraries() {
+    let world = World::new();
+    let outcome = world.build();
+    let rootfs = world.image(&outcome).join("rootfs");
+    let beta = fs::canonicalize(rootfs.join("opt/cni/bin/beta")).unwrap();
+    let layer = beta.parent().unwrap();
+    let libraries = format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    let one = format!("{libraries}/libone.so.1");
+    for path in ["usr/sbin/tool", "lib64/loader", &one, "usr/lib/libtwo.so"] {
+        assert!(fs::symlink_metadata(layer.join(path)).unwrap().is_file(), "{path}");
+    }
+    let found = fs::read_dir(layer.join(libraries)).unwrap().count();
+    assert_eq!(found, 1, "a library has the name by which it is asked for, and no other");
+}
+
+#[test]
+fn a_library_that_debian_lacks_is_named() {
+    let world = World::new();
+    fs::write(world.root.join("bin/tool"), elf(None, &["libnone.so.7"])).unwrap();
+    let (code, text) = world.build().result.unwrap_err();
+    assert_eq!(code, "image.bundle_lock");
+    assert!(text.contains("/usr/sbin/tool needs libnone.so.7"), "{text}");
 }
 
 #[test]

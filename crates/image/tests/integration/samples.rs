@@ -1,4 +1,4 @@
-//! Image archives, made in memory.
+//! Image archives and programs, made in memory.
 
 use std::io::Write;
 
@@ -146,4 +146,47 @@ pub(crate) fn oci_archive(name: &str, architectures: &[&str], layers: &[Blob<'_>
     top["annotations"] = json!({"io.containerd.image.name": name});
     let index = json!({"schemaVersion": 2, "manifests": [top]});
     tar.file("index.json", index.to_string().as_bytes()).done()
+}
+
+/// As much of an ELF file as says which loader and which shared libraries it needs.
+pub(crate) fn elf(loader: Option<&str>, libraries: &[&str]) -> Vec<u8> {
+    const HEADER: u64 = 64;
+    const SEGMENT: u64 = 56;
+    let (load, dynamic, interpreter, needed, strings, strings_size) = (1_u32, 2, 3, 1_u64, 5, 10);
+    let mut names = vec![0];
+    let mut entries = Vec::new();
+    for library in libraries {
+        entries.push([needed, names.len() as u64]);
+        names.extend(format!("{library}\0").bytes());
+    }
+    let loader = loader.map(|path| format!("{path}\0")).unwrap_or_default();
+    let segments = 2 + u64::from(!loader.is_empty());
+    let names_at = HEADER + segments * SEGMENT;
+    let loader_at = names_at + names.len() as u64;
+    let dynamic_at = (loader_at + loader.len() as u64).next_multiple_of(8);
+    entries.extend([[strings, names_at], [strings_size, names.len() as u64], [0, 0]]);
+    let end = dynamic_at + 16 * entries.len() as u64;
+
+    let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let machine: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+    bytes.extend([3_u16, machine].map(u16::to_le_bytes).concat());
+    bytes.extend(1_u32.to_le_bytes());
+    bytes.extend([0, HEADER, 0].map(u64::to_le_bytes).concat());
+    bytes.extend(0_u32.to_le_bytes());
+    let sizes = [HEADER as u16, SEGMENT as u16, segments as u16, 64, 0, 0];
+    bytes.extend(sizes.map(u16::to_le_bytes).concat());
+    let mut segment = |kind: u32, from: u64, to: u64| {
+        bytes.extend([kind, 4].map(u32::to_le_bytes).concat());
+        bytes.extend([from, from, from, to - from, to - from, 8].map(u64::to_le_bytes).concat());
+    };
+    if !loader.is_empty() {
+        segment(interpreter, loader_at, loader_at + loader.len() as u64);
+    }
+    segment(load, 0, end);
+    segment(dynamic, dynamic_at, end);
+    bytes.extend(names);
+    bytes.extend(loader.bytes());
+    bytes.resize(usize::try_from(dynamic_at).unwrap(), 0);
+    bytes.extend(entries.concat().iter().flat_map(|word| word.to_le_bytes()));
+    bytes
 }

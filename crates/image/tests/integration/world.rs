@@ -11,6 +11,8 @@ use bivouac_image::{BuildOptions, Bundle, Cancel, Event, Source, Store, build};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
+use crate::samples::elf;
+
 const ORDER: &str = "BIVOUAC_TEST_BUILD";
 
 const GO: &str = r#"#!/bin/sh
@@ -42,6 +44,14 @@ mknod "$2/dev/null" c 1 3
 date > "$2/var/log/now"
 echo host > "$2/etc/hostname"
 touch "$2/var/lib/dpkg/status"
+libraries=$2/usr/lib/$(uname -m)-linux-gnu
+mkdir -p "$2/usr/sbin" "$2/usr/lib64" "$libraries"
+cp "$here/tool" "$2/usr/sbin/tool"
+cp "$here/library" "$libraries/libone.so.1.2"
+ln -s libone.so.1.2 "$libraries/libone.so.1"
+cp "$here/library" "$2/usr/lib/libtwo.so"
+cp "$here/library" "$2/usr/lib64/loader"
+ln -s usr/lib64 "$2/lib64"
 "#;
 
 const LOCK: &str = r#"
@@ -87,6 +97,7 @@ name = "bivouac.dev/beta"
 program = "beta"
 base = "bivouac.dev/box"
 files = { "/beta" = "beta" }
+debian = ["/usr/sbin/tool"]
 entrypoint = ["/beta"]
 
 [[image]]
@@ -95,6 +106,12 @@ program = "box"
 files = { "/bin/box" = "box" }
 links = { "/bin/box" = ["sh"] }
 directories = { "/tmp" = "1777" }
+
+[[image]]
+name = "bivouac.dev/other"
+program = "beta"
+tag = "v{version}"
+base = "bivouac.dev/beta"
 "#;
 
 /// What a build said.
@@ -132,6 +149,8 @@ impl World {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
+        fs::write(root.join("bin/tool"), elf(Some("/lib64/loader"), &["libone.so.1"])).unwrap();
+        fs::write(root.join("bin/library"), elf(None, &["libone.so.1", "libtwo.so"])).unwrap();
         for module in ["alpha", "beta"] {
             let path = root.join("bundle").join(module).join("main.go");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
