@@ -8,6 +8,12 @@ use crate::leaf::{LeafRequest, Usage};
 /// Group of administrators; it has rights only after its binding is made (since kubeadm 1.29).
 const ADMINISTRATORS: &str = "kubeadm:cluster-admins";
 
+/// Who may join a cluster of kubeadm as a node.
+const BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
+
+/// The user name of flannel.
+pub const FLANNEL: &str = "bivouac:flannel";
+
 /// What the certificates of a control plane node say about it.
 #[derive(Debug, Clone, Copy)]
 pub struct ControlPlane<'a> {
@@ -94,6 +100,16 @@ pub fn scheduler() -> LeafRequest {
 /// kube-proxy. kubeadm gives it a service account; the built-in role is bound to this user as well.
 pub fn kube_proxy() -> LeafRequest {
     client("system:kube-proxy", None, Signer::Cluster)
+}
+
+/// flannel, which has no rights until they are given to [`FLANNEL`].
+pub fn flannel() -> LeafRequest {
+    client(FLANNEL, None, Signer::Cluster)
+}
+
+/// Who joins a node by `kubeadm join`, in the place of a bootstrap token.
+pub fn joiner(node: &str) -> LeafRequest {
+    client(&format!("bivouac:join:{node}"), Some(BOOTSTRAPPERS), Signer::Cluster)
 }
 
 /// A kubelet towards the API server (`kubelet.conf`).

@@ -20,9 +20,10 @@ mod secret;
 
 pub use authority::{Authorities, Authority, ServiceAccountKeys, Signer};
 pub use catalog::{
-    ControlPlane, KubeletServing, admin, apiserver, apiserver_etcd_client,
+    ControlPlane, FLANNEL, KubeletServing, admin, apiserver, apiserver_etcd_client,
     apiserver_kubelet_client, controller_manager, etcd_healthcheck_client, etcd_peer, etcd_server,
-    front_proxy_client, kube_proxy, kubelet_client, kubelet_serving, scheduler, super_admin,
+    flannel, front_proxy_client, joiner, kube_proxy, kubelet_client, kubelet_serving, scheduler,
+    super_admin,
 };
 pub use error::{Error, Result};
 pub use kubeconfig::{Access, Kubeconfig, entry_name, is_empty, merge, remove};

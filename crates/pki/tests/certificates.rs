@@ -41,6 +41,8 @@ fn requests() -> Vec<LeafRequest> {
         controller_manager(),
         scheduler(),
         kube_proxy(),
+        flannel(),
+        joiner("demo-worker-1"),
         kubelet_client("demo-worker-1"),
         kubelet_serving(&kubelet),
         admin(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::SystemTime;
 
 use bivouac_pki::{Issued, Kubeconfig, entry_name};
@@ -91,11 +91,18 @@ pub struct KubernetesAccess {
 
 impl KubernetesAccess {
     /// The entry for the user's kubeconfig, named `bivouac-NAME`. `at` is where the API is reached from the user's side:
-    /// [`KubernetesAccess::address`], or the local end of a forwarded port.
+    /// [`KubernetesAccess::address`], the local end of a forwarded port, or any other: the API server's certificate has the first two,
+    /// elsewhere it is known by the node's name.
     #[must_use]
     pub fn kubeconfig(&self, at: SocketAddr) -> Kubeconfig {
         let name = entry_name(self.cluster.as_str());
-        Kubeconfig::named(&name, &format!("https://{at}"), &self.authority, &self.client)
+        let kubeconfig =
+            Kubeconfig::named(&name, &format!("https://{at}"), &self.authority, &self.client);
+        let certified = [self.address.ip(), Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        if certified.contains(&at.ip()) {
+            return kubeconfig;
+        }
+        kubeconfig.verified_as(self.node.as_str())
     }
 }
 

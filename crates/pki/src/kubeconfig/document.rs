@@ -48,6 +48,8 @@ pub(super) struct NamedCluster {
 pub(super) struct Cluster {
     certificate_authority_data: String,
     server: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tls_server_name: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +98,7 @@ impl Kubeconfig {
         let cluster = Cluster {
             certificate_authority_data: STANDARD.encode(access.authority),
             server: access.server.to_owned(),
+            tls_server_name: None,
         };
         let context = Context {
             cluster: access.cluster.to_owned(),
@@ -120,6 +123,15 @@ impl Kubeconfig {
     pub fn named(name: &str, server: &str, authority: &str, client: &Issued) -> Self {
         let access = Access { cluster: name, user: name, context: name, server, authority, client };
         Self::new(&access)
+    }
+
+    /// The same for a server that is reached at an address which its certificate does not have: this name of it is looked for.
+    #[must_use]
+    pub fn verified_as(mut self, name: &str) -> Self {
+        for named in &mut self.clusters {
+            named.cluster.tls_server_name = Some(name.to_owned());
+        }
+        self
     }
 
     /// The name of the context.

@@ -95,6 +95,18 @@ fn new_empty_and_foreign_files() {
 }
 
 #[test]
+fn a_server_reached_elsewhere_is_verified_by_name() {
+    let elsewhere = ours("https://192.0.2.7:36443").verified_as("control-plane-0");
+    let merged = merge(Some(OWN), &elsewhere, true).unwrap();
+    let ours_at = |text: &str| parse(text).unwrap()["clusters"].as_array().unwrap().last().cloned();
+    let cluster = ours_at(&merged).unwrap();
+    assert_eq!(cluster["cluster"]["tls-server-name"], "control-plane-0");
+    let moved = merge(Some(&merged), &ours("https://10.0.0.2:6443"), true).unwrap();
+    assert!(!moved.contains("tls-server-name"), "{moved}");
+    assert_eq!(remove(&merged, "bivouac-demo").unwrap(), OWN);
+}
+
+#[test]
 fn json_stays_json() {
     let text =
         r#"{"kind": "Config", "users": [{"name": "no", "user": {"token": "1_000"}}], "x": 1}"#;

@@ -1,8 +1,9 @@
-//! Commands of services.
+//! Services and tasks, put together.
 
 use std::fmt::Display;
 
-use bivouac_spec::node::{Limits, Probe, Restart, Service, Stop};
+use bivouac_spec::node::unit::Request;
+use bivouac_spec::node::{Expect, HttpRequest, Limits, Probe, Restart, Run, Service, Stop, Task};
 use bivouac_spec::quantity::Span;
 
 use super::layout::Layout;
@@ -22,6 +23,15 @@ impl Command {
     pub(super) fn flag(mut self, name: &str, value: impl Display) -> Self {
         self.0.push(format!("--{name}={value}"));
         self
+    }
+
+    pub(super) fn flags<'a>(self, flags: impl IntoIterator<Item = (&'a str, String)>) -> Self {
+        flags.into_iter().fold(self, |command, (name, value)| command.flag(name, value))
+    }
+
+    /// The same command as the arguments of another.
+    pub(super) fn through(self, other: &[&str]) -> Self {
+        Self(other.iter().map(|word| (*word).to_owned()).chain(self.0).collect())
     }
 
     /// A service of the same name as its program.
@@ -46,4 +56,21 @@ impl Command {
 /// What a service or task waits for.
 pub(super) fn after<const N: usize>(units: [&str; N]) -> Vec<String> {
     units.map(str::to_owned).into()
+}
+
+/// A task that waits until each of these is answered with success, one after the other.
+pub(super) fn ask(name: &str, after: Vec<String>, questions: Vec<(&str, HttpRequest)>) -> Task {
+    let request = |(what, request): (&str, HttpRequest)| Request {
+        name: what.to_owned(),
+        request,
+        expect: Expect::success(),
+    };
+    let run = Run::Requests(questions.into_iter().map(request).collect());
+    Task { name: name.to_owned(), after, run }
+}
+
+/// A task that runs a command.
+pub(super) fn run(name: &str, after: Vec<String>, command: &[&str]) -> Task {
+    let run = Run::Command(command.iter().map(|word| (*word).to_owned()).collect());
+    Task { name: name.to_owned(), after, run }
 }

@@ -15,8 +15,8 @@ use super::tuning;
 
 pub(super) const ETCD: &str = "etcd";
 pub(super) const API_SERVER: &str = "kube-apiserver";
-const CONTROLLER_MANAGER: &str = "kube-controller-manager";
-const SCHEDULER: &str = "kube-scheduler";
+pub(super) const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+pub(super) const SCHEDULER: &str = "kube-scheduler";
 /// A task on every node: the API server that the node talks to answers everybody.
 pub(super) const API: &str = "api";
 
@@ -26,10 +26,21 @@ const ETCD_SOCKET: &str = "unix:///run/etcd/client.sock";
 const ETCD_SOCKET_PATH: &str = "/run/etcd/client.sock";
 const ETCD_SOCKET_FOLDER: &str = "/run/etcd";
 
-const SCHEDULER_CONFIG: &str = "/etc/kubernetes/scheduler.yaml";
+/// The scheduler's configuration.
+pub(super) const SCHEDULER_CONFIG: &str = "/etc/kubernetes/scheduler.yaml";
 
 /// Files of a control plane that hold no keys.
 pub(super) fn files(layout: &Layout<'_>) -> Vec<File> {
+    // etcd refuses a data folder that others may read.
+    vec![
+        File::directory(places::ETCD_DATA, 0o700),
+        File::directory(ETCD_SOCKET_FOLDER, 0o700),
+        scheduler_config(layout),
+    ]
+}
+
+/// The scheduler's configuration.
+pub(super) fn scheduler_config(layout: &Layout<'_>) -> File {
     let scheduler = json!({
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
@@ -40,12 +51,7 @@ pub(super) fn files(layout: &Layout<'_>) -> Vec<File> {
         },
         "leaderElection": {"leaderElect": layout.elects()},
     });
-    // etcd refuses a data folder that others may read.
-    vec![
-        File::directory(places::ETCD_DATA, 0o700),
-        File::directory(ETCD_SOCKET_FOLDER, 0o700),
-        File::public(SCHEDULER_CONFIG, format!("{scheduler:#}\n")),
-    ]
+    File::public(SCHEDULER_CONFIG, format!("{scheduler:#}\n"))
 }
 
 /// The services of a control plane.
@@ -91,7 +97,7 @@ fn etcd(layout: &Layout<'_>, member: &Member) -> Service {
         // The API server's watch cache relies on it.
         .flag("watch-progress-notify-interval", "5s")
         .flag("log-level", "warn");
-    let command = if layout.elects() { command } else { elect_at_once(command) };
+    let command = if layout.elects() { command } else { command.flags(quick_election()) };
     let mut service = command.service(layout, ETCD, accepting(ETCD_SOCKET_PATH));
     service.oom_score = Some(-997);
     service
@@ -99,10 +105,11 @@ fn etcd(layout: &Layout<'_>, member: &Member) -> Service {
 
 /// A member waits one to ten ticks (heartbeat intervals) before it elects itself. One that is alone has nobody to hear from, so its
 /// ticks may be as short as etcd takes them.
-fn elect_at_once(command: Command) -> Command {
-    command
-        .flag("heartbeat-interval", tuning::LONE_ETCD_TICK)
-        .flag("election-timeout", 5 * tuning::LONE_ETCD_TICK)
+pub(super) fn quick_election() -> [(&'static str, String); 2] {
+    [
+        ("heartbeat-interval", tuning::LONE_ETCD_TICK.to_string()),
+        ("election-timeout", (5 * tuning::LONE_ETCD_TICK).to_string()),
+    ]
 }
 
 fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
@@ -187,13 +194,16 @@ fn scheduler(layout: &Layout<'_>, member: &Member) -> Service {
 
 /// A program that serves its health on the loopback only, with a certificate that can be verified.
 fn local_server(program: &str) -> Command {
-    let (certificate, key) = pair(program);
-    Command::new(program)
-        .flag("bind-address", loopback(0).ip())
-        .flag("tls-cert-file", certificate)
-        .flag("tls-private-key-file", key)
+    Command::new(program).flag("bind-address", loopback(0).ip()).flags(local_server_flags(program))
 }
 
-fn healthy(port: u16, path: &str) -> Probe {
+/// Without a certificate of its own, a server makes an RSA key at each start, which nobody can verify.
+pub(super) fn local_server_flags(program: &str) -> [(&'static str, String); 2] {
+    let (certificate, key) = pair(program);
+    [("tls-cert-file", certificate), ("tls-private-key-file", key)]
+}
+
+/// A local server says that it is well.
+pub(super) fn healthy(port: u16, path: &str) -> Probe {
     http(format!("https://{}{path}", loopback(port)), Some(super::probes::anonymous()))
 }

@@ -9,9 +9,11 @@ use bivouac_pki::{
     Access, ControlPlane, Issued, Kubeconfig, KubeletServing, LeafRequest, Pki, PkiFile, Signer,
     Usage, Validity, control_plane_files, worker_files,
 };
+use bivouac_spec::cluster::{Bootstrap, Cni};
 use bivouac_spec::node::{File, FileKind};
 use bivouac_spec::{NodeName, Problem};
 
+use super::flannel::FLANNEL;
 use super::layout::{Layout, Member};
 use super::places;
 use crate::stack::Keys;
@@ -101,7 +103,7 @@ impl Source<'_> {
     fn files(&mut self, layout: &Layout<'_>) -> Made<BTreeMap<NodeName, Vec<File>>> {
         let mut all = BTreeMap::new();
         for member in &layout.members {
-            let mut files = self.kubelet(layout, member)?;
+            let mut files = self.node(layout, member)?;
             if member.is_control_plane() {
                 files.extend(self.control_plane(layout, member)?);
             } else {
@@ -151,20 +153,45 @@ impl Source<'_> {
         Ok(files)
     }
 
-    fn kubelet(&mut self, layout: &Layout<'_>, member: &Member) -> Made<Vec<File>> {
+    fn node(&mut self, layout: &Layout<'_>, member: &Member) -> Made<Vec<File>> {
         let name = member.name().as_str();
-        let client =
-            self.issue(&format!("{name}/kubelet-client"), &bivouac_pki::kubelet_client(name))?;
+        let mut files = match layout.settings.bootstrap {
+            Bootstrap::Services => self.kubelet_and_proxy(layout, member)?,
+            Bootstrap::Kubeadm if member.is_control_plane() => Vec::new(),
+            Bootstrap::Kubeadm => self.joiner(layout, member)?,
+        };
         let serving = KubeletServing { node: name, addresses: &[member.address] };
         let serving =
             self.issue(&format!("{name}/kubelet"), &bivouac_pki::kubelet_serving(&serving))?;
+        files.extend(pair_files(places::KUBELET_SERVING.0, places::KUBELET_SERVING.1, &serving));
+        if layout.cni == Cni::Flannel {
+            let client = self.issue(&format!("{name}/flannel"), &bivouac_pki::flannel())?;
+            files.push(self.kubeconfig(layout, member, FLANNEL, bivouac_pki::FLANNEL, &client));
+        }
+        Ok(files)
+    }
+
+    fn kubelet_and_proxy(&mut self, layout: &Layout<'_>, member: &Member) -> Made<Vec<File>> {
+        let name = member.name().as_str();
+        let client =
+            self.issue(&format!("{name}/kubelet-client"), &bivouac_pki::kubelet_client(name))?;
         let proxy = self.issue(&format!("{name}/kube-proxy"), &bivouac_pki::kube_proxy())?;
         let user = format!("system:node:{name}");
         let mut files = Vec::new();
         files.extend(pair_files(places::KUBELET_CLIENT.0, places::KUBELET_CLIENT.1, &client));
-        files.extend(pair_files(places::KUBELET_SERVING.0, places::KUBELET_SERVING.1, &serving));
         files.push(self.kubeconfig(layout, member, "kubelet", &user, &client));
         files.push(self.kubeconfig(layout, member, "kube-proxy", "system:kube-proxy", &proxy));
+        Ok(files)
+    }
+
+    /// One who may join this node, instead of the kubelet, whose identity is made in the node.
+    fn joiner(&mut self, layout: &Layout<'_>, member: &Member) -> Made<Vec<File>> {
+        let name = member.name().as_str();
+        let request = bivouac_pki::joiner(name);
+        let client = self.issue(&format!("{name}/join"), &request)?;
+        let mut files: Vec<File> = pair_files(places::JOINER.0, places::JOINER.1, &client).into();
+        let user = &request.common_name;
+        files.push(self.kubeconfig(layout, member, places::DISCOVERY, user, &client));
         Ok(files)
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bivouac_spec::cluster::{Kubernetes, NodeSpec, Role, Taint, TaintEffect};
+use bivouac_spec::cluster::{Cni, Kubernetes, NodeSpec, Role, Taint, TaintEffect};
 use bivouac_spec::{Addresses, ClusterName, Facts, NodeName, Problem};
 use ipnet::IpNet;
 
@@ -18,6 +18,7 @@ const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
 pub(super) struct Layout<'a> {
     pub(super) cluster: &'a ClusterName,
     pub(super) settings: &'a Kubernetes,
+    pub(super) cni: Cni,
     pub(super) addresses: &'a Addresses,
     pub(super) facts: &'a Facts,
     /// In the order of the cluster file.
@@ -115,8 +116,8 @@ impl<'a> Layout<'a> {
             let problem = Problem::usage("stack.kubernetes.service_network", message);
             return Err(problem.help("give `spec.network.serviceCIDR` a prefix of /24 or shorter"));
         };
-        let (cluster, facts) = (cluster.name(), request.facts);
-        Ok(Self { cluster, settings, addresses, facts, members, api_service, dns })
+        let (cni, cluster, facts) = (cluster.spec.network.cni, cluster.name(), request.facts);
+        Ok(Self { cluster, settings, cni, addresses, facts, members, api_service, dns })
     }
 
     pub(super) fn control_planes(&self) -> impl Iterator<Item = &Member> {

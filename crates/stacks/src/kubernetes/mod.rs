@@ -1,5 +1,5 @@
-//! Kubernetes from its upstream programs, as supervised services. No `init`, no `join`: every node is rendered in full beforehand and
-//! starts at the same moment, and only probes order what runs in it.
+//! Kubernetes from its upstream programs. By default they are supervised services: no `init`, no `join`, every node is rendered in full
+//! beforehand and starts at the same moment, and only probes order what runs in it. [`kubeadm`] is the other way.
 //!
 //! ```text
 //! control plane: etcd > kube-apiserver > nodes* > dns* > roles* > storage*    (* tasks; these of the first one; provisioner* last)
@@ -8,22 +8,29 @@
 //! every node:    api* (the API answers everybody), announced* (its Node object is there), nat*, pod-network*
 //!                containerd > images* > kubelet        (kubelet waits for `announced`)
 //!                                       kube-proxy     (waits for `announced`, `nat`)
+//!                                       flanneld       (where the ground does not route pods; waits for `announced`)
 //! usable:        a pod's network gets a DNS answer (every node); all nodes Ready, default service account (first control plane)
 //! ```
 //!
 //! - [`layout`]: the cluster, looked at; [`keys`]: certificates and kubeconfigs; [`manifests`]: objects in the API
-//! - [`control_plane`], [`node`], [`network`]: services, tasks and files; [`probes`]: the questions that order them
-//! - [`places`], [`versions`], [`tuning`]: paths, images and figures, each in one place
+//! - [`control_plane`], [`node`], or [`kubeadm`] in their place; [`runtime`], [`network`], [`flannel`]: services, tasks and files
+//! - [`probes`]: the questions that order them; [`conditions`]: when a node is usable
+//! - [`settings`]: configuration that all nodes share; [`places`], [`versions`], [`tuning`]: paths, images and figures
 
 mod command;
+mod conditions;
 mod control_plane;
+mod flannel;
 mod keys;
+mod kubeadm;
 mod layout;
 mod manifests;
 mod network;
 mod node;
 mod places;
 mod probes;
+mod runtime;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tuning;
@@ -32,11 +39,13 @@ mod versions;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use bivouac_spec::cluster::{Bootstrap, Cni};
 use bivouac_spec::node::config::FORMAT;
-use bivouac_spec::node::{Condition, File, Probe};
+use bivouac_spec::node::{File, Service, Task};
 use bivouac_spec::{NodeConfig, NodeName, Problem, cluster};
 
 use crate::stack::{Access, Keys, KubernetesAccess, RenderRequest, Stack};
+use command::after;
 use layout::{Layout, Member};
 
 /// The `kubernetes` stack.
@@ -88,18 +97,21 @@ impl Stack for Kubernetes {
 }
 
 fn node_config(layout: &Layout<'_>, member: &Member, secret: Vec<File>) -> NodeConfig {
+    let mut units = units(layout, member);
     let mut files = network::folders();
-    let (mut services, mut tasks) = (Vec::new(), Vec::new());
-    if member.is_control_plane() {
-        files.extend(control_plane::files(layout));
-        services.extend(control_plane::services(layout, member));
-    }
-    files.extend(node::files(layout, member));
+    files.append(&mut units.files);
+    files.push(runtime::file(layout));
     files.extend(network::files(layout, member));
+    let mut services = vec![runtime::service(layout)];
+    services.append(&mut units.services);
+    let mut tasks = network::tasks(layout, member);
+    tasks.append(&mut units.tasks);
+    tasks.extend(runtime::tasks(layout));
+    if layout.cni == Cni::Flannel {
+        files.extend(flannel::files(layout));
+        services.push(flannel::service(layout, member, units.announced));
+    }
     files.extend(secret);
-    services.extend(node::services(layout, member));
-    tasks.extend(network::tasks());
-    tasks.extend(node::tasks(layout, member));
     if layout.is_first(member) {
         tasks.extend(manifests::tasks(layout));
     }
@@ -107,32 +119,43 @@ fn node_config(layout: &Layout<'_>, member: &Member, secret: Vec<File>) -> NodeC
         format: FORMAT,
         cluster: layout.cluster.clone(),
         node: member.name().clone(),
-        modules: network::modules(),
+        modules: network::modules(layout),
         sysctls: network::sysctls(layout),
         mounts: Vec::new(),
         files,
         services,
         tasks,
-        conditions: conditions(layout, member),
+        conditions: conditions::conditions(layout, member),
     }
 }
 
-/// When the node is usable. DNS is asked on every node, from a network made as a pod's is, because that is what a user's pod there
-/// will do; the rest is the cluster's and asked once.
-fn conditions(layout: &Layout<'_>, member: &Member) -> Vec<Condition> {
-    let condition = |name: &str, after: &[&str], probe: Probe| Condition {
-        name: name.to_owned(),
-        after: after.iter().map(|unit| (*unit).to_owned()).collect(),
-        probe,
-    };
-    let dns = probes::dns_from_a_pod(layout);
-    let mut conditions =
-        vec![condition(probes::DNS_ANSWERS, &[network::PROBE_NETWORK_TASK, node::PROXY], dns)];
-    if layout.is_first(member) {
-        let (api, nodes) = (&[control_plane::API][..], probes::nodes_ready(layout));
-        conditions.push(condition("all nodes are Ready", api, nodes));
-        let account = probes::default_service_account(layout);
-        conditions.push(condition("the default service account exists", api, account));
+/// What differs between the ways in which a cluster comes up.
+struct Units {
+    files: Vec<File>,
+    services: Vec<Service>,
+    tasks: Vec<Task>,
+    /// The units after which the node's own Node object is there.
+    announced: Vec<String>,
+}
+
+fn units(layout: &Layout<'_>, member: &Member) -> Units {
+    match layout.settings.bootstrap {
+        Bootstrap::Services => {
+            let (mut files, mut services) = (Vec::new(), Vec::new());
+            if member.is_control_plane() {
+                files.extend(control_plane::files(layout));
+                services.extend(control_plane::services(layout, member));
+            }
+            files.extend(node::files(layout, member));
+            services.extend(node::services(layout, member));
+            let announced = after([node::ANNOUNCED]);
+            Units { files, services, tasks: node::tasks(member), announced }
+        }
+        Bootstrap::Kubeadm => Units {
+            files: kubeadm::files(layout, member),
+            services: kubeadm::services(layout, member),
+            tasks: kubeadm::tasks(member),
+            announced: kubeadm::announced_by(member),
+        },
     }
-    conditions
 }

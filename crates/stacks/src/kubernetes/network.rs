@@ -2,23 +2,30 @@
 //!
 //! Pods are joined by `ptp`: each has a link of its own to the node, and everything between pods is routed. A bridge would carry
 //! the answer of a Service's pod straight to a client on the same node, past the translation that the client waits for, unless
-//! the kernel has `br_netfilter`. Routes to the pods of other nodes are the ground's work.
+//! the kernel has `br_netfilter`. Routes to the pods of other nodes are the ground's work, or that of [`super::flannel`], whose
+//! tunnel takes some bytes of each packet. Where a person brings a network of their own, nothing of this is there.
 
 use std::net::IpAddr;
 
+use bivouac_spec::cluster::Cni;
 use bivouac_spec::node::config::SysctlScope;
-use bivouac_spec::node::{File, Run, Sysctl, Task};
+use bivouac_spec::node::{File, Sysctl, Task};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::command::{after, run};
 use super::layout::{Layout, Member, join};
-use super::places::{self, CNI_CONFIG, NAT_RULES, PROBE_NAMESPACES, PROBE_NETWORK};
+use super::places::{
+    self, NAT_RULES, POD_NETWORK, POD_NETWORK_DRAFT, PROBE_NAMESPACES, PROBE_NETWORK,
+};
 use super::versions::CNI_PLUGINS;
 
 /// A task: the network of one pod that never is, to ask questions from.
 pub(super) const PROBE_NETWORK_TASK: &str = "pod-network";
 /// A task: translation towards the outside.
-pub(super) const NAT: &str = "nat";
+const NAT: &str = "nat";
+/// A task: pods know how large their packets may be.
+const POD_MTU: &str = "pod-mtu";
 
 const CNI_VERSION: &str = "1.0.0";
 const NETWORK: &str = "bivouac";
@@ -33,9 +40,24 @@ unshare --net="$1/probe" true
 export CNI_CONTAINERID=bivouac-probe CNI_NETNS="$1/probe" CNI_IFNAME=eth0 CNI_PATH="$2"
 CNI_COMMAND=ADD "$2/ptp" < "$3" || { CNI_COMMAND=DEL "$2/ptp" < "$3"; CNI_COMMAND=ADD "$2/ptp" < "$3"; }"#;
 
+/// Writes the configuration with what a tunnel over the node's own interface leaves of its packets.
+const FIT: &str = r#"set -eu
+device=$(ip -o address show to "$1" | cut -d ' ' -f 2)
+mtu=$(cat "/sys/class/net/${device%@*}/mtu")
+sed "s/\"mtu\": 0/\"mtu\": $((mtu - $2))/" "$3" > "$4.new"
+mv "$4.new" "$4""#;
+
 /// Files of the node's networks.
 pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
-    let plugin = pod_plugin(member);
+    let list_path = match layout.cni {
+        Cni::Bridge => POD_NETWORK,
+        Cni::Flannel => POD_NETWORK_DRAFT,
+        Cni::None => return Vec::new(),
+    };
+    let mut plugin = pod_plugin(member);
+    if layout.cni == Cni::Flannel {
+        plugin["mtu"] = json!(0);
+    }
     let ports =
         json!({"type": "portmap", "capabilities": {"portMappings": true}, "backend": "nftables"});
     let list = json!({"cniVersion": CNI_VERSION, "name": NETWORK, "plugins": [&plugin, ports]});
@@ -44,7 +66,7 @@ pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
         alone[key] = value.clone();
     }
     vec![
-        File::public(format!("{CNI_CONFIG}/10-bivouac.conflist"), format!("{list:#}\n")),
+        File::public(list_path, format!("{list:#}\n")),
         File::public(PROBE_NETWORK, format!("{alone:#}\n")),
         File::public(NAT_RULES, nat_rules(layout, member)),
     ]
@@ -70,7 +92,8 @@ fn pod_plugin(member: &Member) -> Value {
     })
 }
 
-/// What pods send to neither pods nor nodes leaves with the node's own address. Loaded whole, in one transaction, as often as
+/// What pods send to neither pods nor nodes leaves with the node's own address; where the ground does not know the networks of pods,
+/// only what they send to pods leaves with theirs. Loaded whole, in one transaction, as often as
 /// one likes; no other rules are touched.
 fn nat_rules(layout: &Layout<'_>, member: &Member) -> String {
     let mut text = String::new();
@@ -83,7 +106,9 @@ fn nat_rules(layout: &Layout<'_>, member: &Member) -> String {
             continue;
         }
         let mut inside = of(&layout.addresses.pod_networks);
-        inside.extend(of(&[layout.addresses.node_network]));
+        if layout.cni == Cni::Bridge {
+            inside.extend(of(&[layout.addresses.node_network]));
+        }
         let (own, inside) = (join(&own), join(&inside));
         text.push_str(&format!(
             "table {family} bivouac\n\
@@ -100,14 +125,31 @@ fn nat_rules(layout: &Layout<'_>, member: &Member) -> String {
 }
 
 /// Tasks of the node's networks. None waits for anything.
-pub(super) fn tasks() -> Vec<Task> {
-    let run = |name: &str, command: &[&str]| Task {
-        name: name.to_owned(),
-        after: Vec::new(),
-        run: Run::Command(command.iter().map(|word| (*word).to_owned()).collect()),
-    };
+pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
+    if layout.cni == Cni::None {
+        return Vec::new();
+    }
+    let now = |name: &str, command: &[&str]| run(name, Vec::new(), command);
     let join = ["/bin/sh", "-c", JOIN, "join", PROBE_NAMESPACES, CNI_PLUGINS, PROBE_NETWORK];
-    vec![run(NAT, &["/usr/sbin/nft", "-f", NAT_RULES]), run(PROBE_NETWORK_TASK, &join)]
+    let mut tasks =
+        vec![now(NAT, &["/usr/sbin/nft", "-f", NAT_RULES]), now(PROBE_NETWORK_TASK, &join)];
+    if layout.cni == Cni::Flannel {
+        let (address, tunnel) =
+            (member.address.to_string(), super::flannel::overhead(member).to_string());
+        let fit = ["/bin/sh", "-c", FIT, "fit", &address, &tunnel, POD_NETWORK_DRAFT, POD_NETWORK];
+        tasks.push(now(POD_MTU, &fit));
+    }
+    tasks
+}
+
+/// What containerd waits for: it would say that there is no network, and the kubelet asks again only after five seconds.
+pub(super) fn before_containerd(layout: &Layout<'_>) -> Vec<String> {
+    if layout.cni == Cni::Flannel { after([POD_MTU]) } else { Vec::new() }
+}
+
+/// What kube-proxy waits for: who loads rules at the same moment may have to do it again.
+pub(super) fn before_proxy(layout: &Layout<'_>) -> Vec<String> {
+    if layout.cni == Cni::None { Vec::new() } else { after([NAT]) }
 }
 
 /// Kernel parameters of a node: routing, and what the kubelet wants to find.
@@ -141,8 +183,12 @@ pub(super) fn sysctls(layout: &Layout<'_>) -> Vec<Sysctl> {
 }
 
 /// Kernel modules, where they are modules.
-pub(super) fn modules() -> Vec<String> {
-    ["overlay", "nf_conntrack", "nf_tables"].map(str::to_owned).into()
+pub(super) fn modules(layout: &Layout<'_>) -> Vec<String> {
+    let mut modules = vec!["overlay", "nf_conntrack", "nf_tables"];
+    if layout.cni == Cni::Flannel {
+        modules.push("vxlan");
+    }
+    modules.into_iter().map(str::to_owned).collect()
 }
 
 /// Folders that programs expect.

@@ -17,10 +17,27 @@ pub(super) const KUBELET_CLIENT: (&str, &str) =
 /// The kubelet as a server.
 pub(super) const KUBELET_SERVING: (&str, &str) =
     ("/var/lib/kubelet/pki/kubelet.crt", "/var/lib/kubelet/pki/kubelet.key");
+/// The kubeconfig that kubeadm finds the cluster with.
+pub(super) const DISCOVERY: &str = "discovery";
+/// What kubeadm is told.
+pub(super) const KUBEADM_CONFIG: &str = "/etc/kubernetes/kubeadm.yaml";
+/// What kubeadm was told when it was last through. It lies where kubeadm's own files lie, so that it is lost with them.
+pub(super) const KUBEADM_DONE: &str = "/etc/kubernetes/kubeadm.done.yaml";
+/// Changes to what kubeadm makes.
+pub(super) const KUBEADM_PATCHES: &str = "/etc/kubernetes/patches";
+/// The flags that kubeadm gives to a kubelet.
+pub(super) const KUBELET_FLAGS: &str = "/var/lib/kubelet/kubeadm-flags.env";
+/// How a kubelet reaches the API for the first time.
+pub(super) const KUBELET_BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+/// How a kubelet reaches the API ever after.
+pub(super) const KUBELET_IDENTITY: &str = "/var/lib/kubelet/kubelet.conf";
 /// The kubelet's configuration.
 pub(super) const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// kube-proxy's configuration.
 pub(super) const PROXY_CONFIG: &str = "/var/lib/kube-proxy/config.conf";
+/// The one who joins a node by kubeadm, as files for the agent's requests.
+pub(super) const JOINER: (&str, &str) =
+    ("/etc/kubernetes/pki/join.crt", "/etc/kubernetes/pki/join.key");
 /// etcd's data.
 pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
 /// containerd's configuration.
@@ -31,6 +48,12 @@ pub(super) const REGISTRIES: &str = "/etc/containerd/certs.d";
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 /// Networks of pods.
 pub(super) const CNI_CONFIG: &str = "/etc/cni/net.d";
+/// The network of pods.
+pub(super) const POD_NETWORK: &str = "/etc/cni/net.d/10-bivouac.conflist";
+/// The same before it is known how large packets may be.
+pub(super) const POD_NETWORK_DRAFT: &str = "/etc/bivouac/pod-network.conflist";
+/// What flannel is to keep.
+pub(super) const FLANNEL_CONFIG: &str = "/etc/bivouac/flannel.json";
 /// The network that the probing pod network is joined to: the first plugin of [`CNI_CONFIG`].
 pub(super) const PROBE_NETWORK: &str = "/etc/bivouac/probe-network.json";
 /// A folder with the one network namespace that questions are asked from as a pod would ask them.

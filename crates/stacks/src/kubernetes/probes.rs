@@ -31,6 +31,11 @@ pub(super) fn kubelet() -> Tls {
     identified(places::KUBELET_CLIENT)
 }
 
+/// Asks as the one who joins the node by kubeadm.
+pub(super) fn joiner() -> Tls {
+    identified(places::JOINER)
+}
+
 fn identified((certificate, key): (&str, &str)) -> Tls {
     let identity = Identity { certificate: certificate.into(), key: key.into() };
     Tls { authority: places::AUTHORITY.into(), identity: Some(identity) }
@@ -56,10 +61,15 @@ pub(super) fn local(port: u16, path: &str) -> Probe {
 /// and making priority classes both begin with a second of doing nothing (`wait.Poll` in `pkg/registry/{rbac,scheduling}/rest`),
 /// which is time enough for a kubelet to start. Who needs those roles waits for [`open_to_all`].
 pub(super) fn open_to_administrators(member: &Member) -> Probe {
+    let (request, expect) = (administrators(member), Expect::success());
+    Probe::new(Check::Http { request, expect }).every(tuning::PROBE)
+}
+
+/// The same as a request.
+pub(super) fn administrators(member: &Member) -> HttpRequest {
     let late = ["rbac/bootstrap-roles", "scheduling/bootstrap-system-priority-classes"];
     let late = late.map(|step| format!("exclude=poststarthook/{step}")).join("&");
-    let url = format!("https://{}/readyz?{late}", member.api);
-    http(url, Some(super_admin()))
+    HttpRequest::get(format!("https://{}/readyz?{late}", member.api)).tls(super_admin())
 }
 
 /// The API server answers everybody: without a name one may ask only when the roles are there.
@@ -68,18 +78,27 @@ pub(super) fn open_to_all(member: &Member) -> HttpRequest {
 }
 
 /// The node's own Node object is there.
-pub(super) fn announced(member: &Member) -> HttpRequest {
-    HttpRequest::get(format!("https://{}/api/v1/nodes/{}", member.api, member.name()))
-        .tls(kubelet())
+pub(super) fn announced(member: &Member, asks: Tls) -> HttpRequest {
+    HttpRequest::get(format!("https://{}/api/v1/nodes/{}", member.api, member.name())).tls(asks)
 }
 
 /// Every node is Ready.
 pub(super) fn nodes_ready(layout: &Layout<'_>) -> Probe {
+    let select = r#"$.items[?@.status.conditions[?@.type == "Ready" && @.status == "True"]]"#;
+    nodes(layout, select, "nodes are Ready")
+}
+
+fn nodes(layout: &Layout<'_>, select: &str, what: &str) -> Probe {
     let url = format!("https://{}/api/v1/nodes", layout.first().api);
     let request = HttpRequest::get(url).tls(super_admin());
-    let select = r#"$.items[?@.status.conditions[?@.type == "Ready" && @.status == "True"]]"#;
-    let expect = Expect::json(select, layout.members.len(), "nodes are Ready");
+    let expect = Expect::json(select, layout.members.len(), what);
     Probe::new(Check::Http { request, expect }).every(tuning::CLUSTER_PROBE)
+}
+
+/// Every kubelet has reported, whatever it said.
+pub(super) fn nodes_registered(layout: &Layout<'_>) -> Probe {
+    let select = r#"$.items[?@.status.conditions[?@.type == "Ready"]]"#;
+    nodes(layout, select, "nodes are registered")
 }
 
 /// Pods may be made in the default namespace.

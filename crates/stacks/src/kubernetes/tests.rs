@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use bivouac_spec::cluster::{NodeGroup, Role, Taint, TaintEffect};
+use bivouac_spec::cluster::{Bootstrap, Cni, NodeGroup, Role, Stack as Chosen, Taint, TaintEffect};
 use bivouac_spec::facts::CgroupVersion;
 use bivouac_spec::network::NodeAddresses;
 use bivouac_spec::node::graph::check_units;
@@ -30,6 +30,14 @@ impl Bench {
         let addresses = addresses(&cluster);
         let stack = open(&cluster.spec.stack);
         Self { cluster, addresses, facts: facts(), stack }
+    }
+
+    fn with(mut self, bootstrap: Bootstrap, cni: Cni) -> Self {
+        let Chosen::Kubernetes(settings) = &mut self.cluster.spec.stack;
+        settings.bootstrap = bootstrap;
+        self.cluster.spec.network.cni = cni;
+        self.stack = open(&self.cluster.spec.stack);
+        self
     }
 
     fn request(&self) -> RenderRequest<'_> {
@@ -85,7 +93,7 @@ fn facts() -> Facts {
         shares_images: true,
         open_files: 524_288,
         occupied: BTreeMap::new(),
-        resolvers: Vec::new(),
+        reaches_nodes: true,
     }
 }
 
@@ -123,6 +131,29 @@ fn document(config: &NodeConfig) -> serde_json::Value {
         }
     }
     document
+}
+
+/// The document with no more of each request than its method and URL.
+fn outline(config: &NodeConfig) -> serde_json::Value {
+    let mut document = document(config);
+    for task in document["tasks"].as_array_mut().unwrap() {
+        let Some(requests) = task.pointer_mut("/run/requests") else { continue };
+        for request in requests.as_array_mut().unwrap() {
+            let text = |key: &str| request["request"][key].as_str().unwrap();
+            *request = format!("{} {}", text("method"), text("url")).into();
+        }
+    }
+    document
+}
+
+/// What differs between two clusters of one node, line by line.
+fn changes(from: &Bench, to: &Bench) -> String {
+    let (theirs, ours) = (lines(&from.configs()), lines(&to.configs()));
+    let signed = [("-", &theirs, &ours), ("+", &ours, &theirs)].into_iter();
+    let changes = signed.flat_map(|(sign, from, to)| {
+        from.iter().filter(|line| !to.contains(line)).map(move |line| format!("{sign} {line}"))
+    });
+    changes.collect::<Vec<_>>().join("\n")
 }
 
 /// The lines of the only node's document, files among them, without commas at their ends.
@@ -165,14 +196,55 @@ fn a_ground_with_cgroup_v2_and_every_right_is_used() {
     bench.facts.raises_limits = true;
     bench.facts.shares_images = false;
     bench.facts.open_files = 4 << 20;
-    let (ours, theirs) = (lines(&bench.configs()), lines(&single().configs()));
-    let changes: Vec<String> = [("-", &theirs, &ours), ("+", &ours, &theirs)]
-        .into_iter()
-        .flat_map(|(sign, from, to)| {
-            from.iter().filter(|line| !to.contains(line)).map(move |line| format!("{sign} {line}"))
-        })
-        .collect();
-    insta::assert_snapshot!(changes.join("\n"));
+    insta::assert_snapshot!(changes(&single(), &bench));
+}
+
+#[test]
+fn a_cluster_by_kubeadm_is_rendered() {
+    let configs = with_workers().with(Bootstrap::Kubeadm, Cni::Bridge).configs();
+    insta::assert_yaml_snapshot!(
+        "kubeadm_control_plane",
+        outline(&configs[&name("control-plane-0")])
+    );
+    insta::assert_yaml_snapshot!("kubeadm_worker", outline(&configs[&name("worker-1")]));
+}
+
+#[test]
+fn flannel_adds_itself_and_nothing_else() {
+    let flannel = single().with(Bootstrap::Services, Cni::Flannel);
+    insta::assert_snapshot!(changes(&single(), &flannel));
+}
+
+#[test]
+fn without_a_network_nothing_waits_for_one() {
+    let bare = single().with(Bootstrap::Services, Cni::None);
+    insta::assert_snapshot!(changes(&single(), &bare));
+}
+
+#[test]
+fn nobody_joins_by_kubeadm_with_a_token_or_a_key_of_somebody_else() {
+    let bench = with_workers().with(Bootstrap::Kubeadm, Cni::Bridge);
+    let keys = bench.keys(None, now());
+    for (node, config) in bench.render(&keys) {
+        let of = |path: &str| {
+            config.files.iter().find(|file| file.path == path).map(|file| match &file.kind {
+                FileKind::Regular(Content(content)) => content.clone(),
+                other => format!("{other:?}"),
+            })
+        };
+        let joins = node != name("control-plane-0");
+        assert_eq!(of("/etc/kubernetes/discovery.conf").is_some(), joins, "{node}");
+        assert_eq!(of("/etc/kubernetes/pki/ca.key").is_some(), !joins, "{node}");
+        // What identifies a kubelet is made in the node.
+        let made = of("/etc/kubernetes/kubelet.conf").unwrap();
+        assert!(made.contains("/var/lib/kubelet/kubelet.conf") && !made.contains("BEGIN"));
+        let told = of("/etc/kubernetes/kubeadm.yaml").unwrap();
+        assert!(!told.contains("oken") && !told.contains("unsafe"), "{told}");
+        if joins {
+            let own = keys.0["leaves"][format!("{node}/join")]["issued"]["certificate"].as_str();
+            assert_eq!(of("/etc/kubernetes/pki/join.crt").as_deref(), own);
+        }
+    }
 }
 
 #[test]
@@ -249,19 +321,47 @@ fn the_user_becomes_an_administrator_of_the_first_control_plane() {
     assert_eq!(bench.stack.describe(), "Kubernetes v1.36.3");
 }
 
+#[test]
+fn the_api_is_known_by_name_where_its_certificate_has_no_such_address() {
+    let bench = single();
+    let Access::Kubernetes(access) =
+        bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap();
+    let known = |at: &str| {
+        let text = access.kubeconfig(at.parse().unwrap()).render().expose().to_owned();
+        assert!(text.contains(&format!("server: https://{at}\n")), "{text}");
+        text.contains("tls-server-name: control-plane-0\n")
+    };
+    for certified in ["10.89.0.2:6443", "127.0.0.1:36443", "[::1]:36443"] {
+        assert!(!known(certified), "{certified}");
+    }
+    for elsewhere in ["192.0.2.7:36443", "127.0.0.2:36443"] {
+        assert!(known(elsewhere), "{elsewhere}");
+    }
+}
+
 fn is_secret(content: &str) -> bool {
     content.contains("PRIVATE KEY") || content.contains("client-key-data")
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn every_cluster_can_be_brought_up(control_planes in 1u32..4, workers in 0u32..4, shares_images: bool) {
+    fn every_cluster_can_be_brought_up(
+        control_planes in 1u32..4,
+        workers in 0u32..4,
+        shares_images: bool,
+        by_kubeadm: bool,
+        cni in prop_oneof![Just(Cni::Bridge), Just(Cni::Flannel), Just(Cni::None)],
+    ) {
+        // kubeadm makes one control plane; the cluster file says so.
+        let (bootstrap, control_planes) =
+            if by_kubeadm { (Bootstrap::Kubeadm, 1) } else { (Bootstrap::Services, control_planes) };
         let mut bench = Bench::new(vec![
             NodeGroup::new(Role::ControlPlane, control_planes),
             NodeGroup::new(Role::Worker, workers),
-        ]);
+        ])
+        .with(bootstrap, cni);
         bench.facts.shares_images = shares_images;
         let keys = bench.keys(None, now());
         let configs = bench.render(&keys);
@@ -296,7 +396,11 @@ fn check_files(config: &NodeConfig) -> Result<(), TestCaseError> {
 
 /// Every file that a request or a flag names is one that the node has.
 fn check_requests(config: &NodeConfig, bench: &Bench) -> Result<(), TestCaseError> {
-    let paths: BTreeSet<&str> = config.files.iter().map(|file| file.path.as_str()).collect();
+    let mut paths: BTreeSet<&str> = config.files.iter().map(|file| file.path.as_str()).collect();
+    if paths.contains("/etc/kubernetes/kubeadm.yaml") {
+        // kubeadm makes these.
+        paths.extend(["/etc/kubernetes/bootstrap-kubelet.conf", "/var/lib/kubelet/config.yaml"]);
+    }
     for service in &config.services {
         for argument in &service.command {
             let value = argument.split_once('=').map_or("", |(_, value)| value);

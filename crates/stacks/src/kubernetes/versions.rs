@@ -7,6 +7,10 @@ pub(super) const PAUSE: &str = "bivouac.dev/pause:0.1.0";
 pub(super) const COREDNS: &str = "bivouac.dev/coredns:1.15.0";
 /// Makes volumes out of folders.
 pub(super) const LOCAL_PATH: &str = "bivouac.dev/local-path-provisioner:0.0.30";
+/// Where kubeadm finds the images of Kubernetes, with the version as their tag, and those of etcd and DNS.
+pub(super) const REPOSITORY: &str = "bivouac.dev";
+/// The tag of etcd's image.
+pub(super) const ETCD: &str = "3.6.16";
 /// A shell for the pods that make and remove those folders.
 pub(super) const BUSYBOX: &str = "bivouac.dev/busybox:1.37.0";
 
@@ -16,6 +20,11 @@ pub(super) const PROGRAMS: &str = "/usr/local/bin";
 pub(super) const RUNC: &str = "/usr/local/sbin/runc";
 /// Where the CNI plugins lie.
 pub(super) const CNI_PLUGINS: &str = "/opt/cni/bin";
+
+/// The tag of the image that answers for the names of Services.
+pub(super) fn dns_tag() -> &'static str {
+    COREDNS.rsplit_once(':').map_or(COREDNS, |(_, tag)| tag)
+}
 
 #[cfg(test)]
 mod tests {
@@ -40,11 +49,19 @@ mod tests {
             .map(|image| {
                 let program = programs.iter().find(|one| one["name"] == image["program"]).unwrap();
                 let (name, version) = (image["name"].as_str(), program["version"].as_str());
-                format!("{}:{}", name.unwrap(), version.unwrap())
+                let tag = image.get("tag").and_then(|tag| tag.as_str()).unwrap_or("{version}");
+                format!("{}:{}", name.unwrap(), tag.replace("{version}", version.unwrap()))
             })
             .collect();
-        for image in [PAUSE, COREDNS, LOCAL_PATH, BUSYBOX] {
-            assert!(pinned.iter().any(|one| one == image), "{image} is not among {pinned:?}");
+        let mut wanted = [PAUSE, COREDNS, LOCAL_PATH, BUSYBOX].map(str::to_owned).to_vec();
+        let version = bivouac_spec::cluster::Kubernetes::VERSION;
+        for program in ["apiserver", "controller-manager", "scheduler", "proxy"] {
+            wanted.push(format!("{REPOSITORY}/kube-{program}:{version}"));
+        }
+        wanted.push(format!("{REPOSITORY}/etcd:{ETCD}"));
+        wanted.push(format!("{REPOSITORY}/coredns:{}", dns_tag()));
+        for image in wanted {
+            assert!(pinned.contains(&image), "{image} is not among {pinned:?}");
         }
     }
 
@@ -72,7 +89,9 @@ mod tests {
             "kube-scheduler",
             "kubelet",
             "kube-proxy",
+            "kubeadm",
             "kubectl",
+            "flanneld",
             "containerd",
             "containerd-shim-runc-v2",
         ];

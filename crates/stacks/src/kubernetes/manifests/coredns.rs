@@ -7,6 +7,13 @@ use super::super::tuning;
 use super::super::versions::COREDNS;
 
 const NAMESPACE: &str = "kube-system";
+/// One answers for a small cluster; kubeadm would make two.
+pub(in super::super) const REPLICAS: u32 = 1;
+/// There is one replica: who asks it before it is ready gets no worse answer than from nobody, and kube-proxy's rules are in place by
+/// the time it is.
+const PUBLISHED_EARLY: bool = true;
+/// Seconds between two questions of the kubelet whether it is ready.
+pub(in super::super) const READY_PERIOD: u32 = 1;
 
 pub(super) fn objects(layout: &Layout<'_>) -> Vec<Value> {
     let account = json!({"kind": "ServiceAccount", "name": "coredns", "namespace": NAMESPACE});
@@ -87,29 +94,27 @@ fn service(layout: &Layout<'_>) -> Value {
             "clusterIP": layout.dns,
             "ports": [port("dns", 53, "UDP"), port("dns-tcp", 53, "TCP"), port("metrics", 9153, "TCP")],
             "selector": {"k8s-app": "kube-dns"},
-            // There is one replica: who asks it before it is ready gets no worse answer than from nobody, and kube-proxy's
-            // rules are in place by the time it is.
-            "publishNotReadyAddresses": true,
+            "publishNotReadyAddresses": PUBLISHED_EARLY,
         },
+    })
+}
+
+/// What is different in the Service that kubeadm makes.
+pub(super) fn early() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "kube-dns", "namespace": NAMESPACE},
+        "spec": {"publishNotReadyAddresses": PUBLISHED_EARLY},
     })
 }
 
 fn deployment() -> Value {
     let port = |name: &str, number: u16, protocol: &str| json!({"name": name, "containerPort": number, "protocol": protocol});
-    let mut tolerations = vec![
-        json!({"key": "CriticalAddonsOnly", "operator": "Exists"}),
-        json!({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}),
-    ];
-    if tuning::DNS_BEFORE_READY {
-        tolerations.push(json!({
-            "key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule",
-        }));
-    }
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "coredns", "namespace": NAMESPACE, "labels": {"k8s-app": "kube-dns"}},
         "spec": {
-            "replicas": 1,
+            "replicas": REPLICAS,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
             "selector": {"matchLabels": {"k8s-app": "kube-dns"}},
             "template": {
@@ -117,7 +122,7 @@ fn deployment() -> Value {
                 "spec": {
                     "priorityClassName": "system-cluster-critical",
                     "serviceAccountName": "coredns",
-                    "tolerations": tolerations,
+                    "tolerations": tolerations(),
                     "nodeSelector": {"kubernetes.io/os": "linux"},
                     "dnsPolicy": "Default",
                     "containers": [{
@@ -143,7 +148,7 @@ fn deployment() -> Value {
                         },
                         "readinessProbe": {
                             "httpGet": {"path": "/ready", "port": "readiness-probe", "scheme": "HTTP"},
-                            "periodSeconds": 1,
+                            "periodSeconds": READY_PERIOD,
                         },
                         "securityContext": {
                             "allowPrivilegeEscalation": false,
@@ -159,4 +164,18 @@ fn deployment() -> Value {
             },
         },
     })
+}
+
+/// Where it may run.
+pub(in super::super) fn tolerations() -> Vec<Value> {
+    let mut tolerations = vec![
+        json!({"key": "CriticalAddonsOnly", "operator": "Exists"}),
+        json!({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}),
+    ];
+    if tuning::DNS_BEFORE_READY {
+        tolerations.push(json!({
+            "key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule",
+        }));
+    }
+    tolerations
 }

@@ -1,13 +1,14 @@
 //! Objects of the cluster, as requests to its API. They are applied on the server's side, so that doing it again changes nothing
 //! and what a person changed beside them stays.
 
-mod coredns;
+pub(super) mod coredns;
 pub(super) mod nodes;
 mod rbac;
 mod storage;
 
 use std::net::SocketAddr;
 
+use bivouac_spec::cluster::{Bootstrap, Cni};
 use bivouac_spec::node::unit::Request;
 use bivouac_spec::node::{Expect, HttpRequest, Run, Task};
 use serde_json::Value;
@@ -16,6 +17,7 @@ use super::command::after;
 use super::control_plane::API_SERVER;
 use super::layout::Layout;
 use super::probes::{DNS_ANSWERS, super_admin};
+use super::{flannel, kubeadm};
 
 /// A task of the first control plane: every Node object is there, and those that begin early have their rights.
 pub(super) const NODES: &str = "nodes";
@@ -39,16 +41,29 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
     };
     let apply_all = |objects: Vec<Value>| objects.iter().map(|object| apply(api, object)).collect();
     let create_all = |objects: Vec<Value>| objects.into_iter().map(|object| create(api, &object));
-    let mut first: Vec<Request> = create_all(rbac::proxy()).collect();
+    let flannel = if layout.cni == Cni::Flannel { flannel::rights() } else { Vec::new() };
+    let by_kubeadm = layout.settings.bootstrap == Bootstrap::Kubeadm;
+    let early = if by_kubeadm { Vec::new() } else { rbac::proxy() };
+    let mut first: Vec<Request> = create_all(early).chain(create_all(flannel)).collect();
     first.extend(nodes::requests(layout));
     first.extend(create_all(rbac::scheduler()));
-    vec![
-        task(NODES, after([API_SERVER]), first),
-        task(DNS, after([NODES]), apply_all(coredns::objects(layout))),
-        task(ROLES, after([DNS]), apply_all(rbac::objects())),
-        task(STORAGE, after([ROLES]), apply_all(storage::objects())),
-        task(PROVISIONER, after([STORAGE, DNS_ANSWERS]), vec![apply(api, &storage::provisioner())]),
-    ]
+    let mut tasks = vec![task(NODES, after([API_SERVER]), first)];
+    if by_kubeadm {
+        // Who joins by kubeadm needs these rights.
+        tasks.push(task(ROLES, after([NODES]), apply_all(rbac::objects())));
+        tasks.push(task(DNS, after([kubeadm::FINISH]), vec![apply(api, &coredns::early())]));
+        tasks.push(task(STORAGE, after([DNS]), apply_all(storage::objects())));
+    } else {
+        tasks.push(task(DNS, after([NODES]), apply_all(coredns::objects(layout))));
+        tasks.push(task(ROLES, after([DNS]), apply_all(rbac::objects())));
+        tasks.push(task(STORAGE, after([ROLES]), apply_all(storage::objects())));
+    }
+    let mut waits = after([STORAGE]);
+    if layout.cni != Cni::None {
+        waits.push(DNS_ANSWERS.to_owned());
+    }
+    tasks.push(task(PROVISIONER, waits, vec![apply(api, &storage::provisioner())]));
+    tasks
 }
 
 /// Makes the object equal to what is given, field by field.

@@ -1,6 +1,7 @@
 //! Node objects. They are there before any kubelet asks for its own, because kubelets may neither give themselves role labels nor
 //! pod networks.
 
+use bivouac_spec::cluster::Bootstrap;
 use bivouac_spec::node::unit::Request;
 use serde_json::{Map, Value, json};
 
@@ -25,6 +26,15 @@ fn initial(layout: &Layout<'_>, member: &Member) -> Value {
     let mut node = lasting(layout, member);
     if !member.taints.is_empty() {
         node["spec"]["taints"] = json!(member.taints);
+    }
+    if layout.settings.bootstrap == Bootstrap::Kubeadm {
+        // kubeadm takes an object for a node's when it has the first of them, and its addons run where the second is. Kubelets give
+        // themselves the same.
+        let labels =
+            [("kubernetes.io/hostname", member.name().as_str()), ("kubernetes.io/os", "linux")];
+        for (key, value) in labels {
+            node["metadata"]["labels"][key] = json!(value);
+        }
     }
     // kube-proxy looks for the address once, and then only each second; the kubelet reports it later, and the same.
     node["status"] = json!({"addresses": [
