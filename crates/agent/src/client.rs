@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use bivouac_spec::Problem;
+use bivouac_spec::node::{NodePhase, NodeStatus};
 use camino::Utf8Path;
 use rustix::event::{PollFd, PollFlags, poll};
 
@@ -30,6 +31,40 @@ pub fn status(socket: &Utf8Path, follow: bool, out: &mut dyn Write) -> Result<()
     copy(stream, out).map_err(|error| {
         Problem::failed("agent.status.output", "cannot write the status").because(&error)
     })
+}
+
+/// Asks whether the node is usable, for who must know no more than that.
+///
+/// # Errors
+/// One line that says why not.
+pub fn is_healthy(socket: &Utf8Path) -> Result<(), String> {
+    let mut line = Vec::new();
+    let stream = connect(socket, Duration::ZERO).map_err(|problem| problem.message)?;
+    send(&stream, &Request::Status { follow: false }, socket).map_err(|problem| problem.message)?;
+    BufReader::new(stream)
+        .read_until(b'\n', &mut line)
+        .map_err(|error| lost(socket, &error).message)?;
+    let status: NodeStatus =
+        serde_json::from_slice(&line).map_err(|error| lost(socket, &error).message)?;
+    verdict(&status)
+}
+
+fn verdict(status: &NodeStatus) -> Result<(), String> {
+    let phase = match status.phase {
+        NodePhase::Usable => return Ok(()),
+        NodePhase::Applying | NodePhase::Starting => "starting",
+        NodePhase::Degraded => "degraded",
+        NodePhase::Stopping => "stopping",
+        NodePhase::Failed => "failed",
+    };
+    let units = status.pending().map(|unit| match &unit.detail {
+        Some(detail) => format!("{}: {detail}", unit.name),
+        None => unit.name.clone(),
+    });
+    let problems = status.problems.iter().map(|problem| problem.message.clone());
+    let reasons: Vec<String> = problems.chain(units).collect();
+    let text = format!("node {} is {phase}: {}", status.node, reasons.join("; "));
+    Err(text.replace('\n', " ").trim_end_matches([':', ' ']).to_owned())
 }
 
 /// Starts a service of the node anew.
@@ -121,5 +156,33 @@ fn copy(mut stream: UnixStream, out: &mut dyn Write) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_why_a_node_is_not_usable() {
+        let said = |phase: &str, units: serde_json::Value| {
+            let status = serde_json::json!({
+                "cluster": "demo", "node": "worker-0", "config": "", "phase": phase, "uptime": 1, "units": units,
+            });
+            verdict(&serde_json::from_value(status).unwrap())
+        };
+        let units = serde_json::json!([
+            {"name": "etcd", "kind": "service", "state": "ready"},
+            {"name": "kubelet", "kind": "service", "state": "restarting", "detail": "exited with 1:\nno disk"},
+        ]);
+        assert_eq!(said("usable", serde_json::json!([])), Ok(()));
+        assert_eq!(
+            said("stopping", serde_json::json!([])).unwrap_err(),
+            "node worker-0 is stopping"
+        );
+        assert_eq!(
+            said("degraded", units).unwrap_err(),
+            "node worker-0 is degraded: kubelet: exited with 1: no disk"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! What runs inside a node: applies a node config and supervises its services.
 //!
 //! ```text
+//! Ground -----[ground]--> control groups, routes, names: what a container engine left to be done
 //! NodeConfig --[apply]--> modules, mounts, sysctls, files
 //!     |
 //!     +--[machine]--> which unit starts, is asked, is stopped       pure
@@ -19,6 +20,7 @@ mod apply;
 mod client;
 mod clock;
 mod config;
+mod ground;
 pub mod images;
 mod logs;
 mod machine;
@@ -27,10 +29,11 @@ mod pool;
 mod probe;
 mod processes;
 mod protocol;
+pub mod remote;
 mod supervise;
 mod task;
 
-pub use client::{restart, status, stop};
+pub use client::{is_healthy, restart, status, stop};
 pub use images::{Registered, register_images};
 pub use options::{Places, RunOptions};
 pub use supervise::run;

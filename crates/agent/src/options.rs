@@ -8,6 +8,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 pub struct RunOptions {
     /// The node config to apply.
     pub config: Utf8PathBuf,
+    /// What the ground left to be done first; absent where it left nothing.
+    pub ground: Utf8PathBuf,
     /// The kernel is shared with a host, whose own parameters must stay as they are.
     pub shares_kernel: bool,
     /// Where it keeps its own things.
@@ -16,7 +18,12 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        Self { config: paths::CONFIG.into(), shares_kernel: true, places: Places::default() }
+        Self {
+            config: paths::CONFIG.into(),
+            ground: paths::GROUND.into(),
+            shares_kernel: true,
+            places: Places::default(),
+        }
     }
 }
 

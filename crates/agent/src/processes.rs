@@ -18,7 +18,8 @@ use rustix::process::{Pid, kill_process_group};
 use crate::clock;
 use crate::logs::{Log, last_line, locked};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs of the node are.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The children of the agent.
 #[derive(Debug, Clone, Default)]

@@ -60,7 +60,12 @@ fn options(root: &Utf8Path) -> RunOptions {
         root: root.join("root"),
         runtime: root.join("run"),
     };
-    RunOptions { config: root.join("node.json"), shares_kernel: true, places }
+    RunOptions {
+        config: root.join("node.json"),
+        ground: root.join("ground.json"),
+        shares_kernel: true,
+        places,
+    }
 }
 
 /// A folder for one agent, and the processes of the test.

@@ -2,20 +2,17 @@
 
 use bivouac_engine::reachable_kubeconfig;
 use bivouac_pki::Kubeconfig;
-use bivouac_spec::{ClusterName, Problem};
+use bivouac_spec::Problem;
 
 use crate::args::Global;
-use crate::selection::{choose, open_state};
+use crate::grounds::Existing;
+use crate::selection::open_state;
 
 /// The kubeconfig of a cluster.
 ///
 /// # Errors
-/// When there is no such cluster, or nothing is known of it.
-pub async fn kubeconfig(
-    global: &Global,
-    name: Option<&ClusterName>,
-) -> Result<Kubeconfig, Problem> {
-    let existing = choose(global, name).await?;
+/// When nothing is known of it, or its API cannot be reached.
+pub async fn kubeconfig(global: &Global, existing: &Existing) -> Result<Kubeconfig, Problem> {
     let state = existing.known()?;
     let keys = open_state(global).read_keys(existing.name())?.ok_or_else(|| {
         Problem::failed(
@@ -26,5 +23,5 @@ pub async fn kubeconfig(
     })?;
     let stack = bivouac_stacks::open(&state.applied.cluster.spec.stack);
     let access = stack.access(&state.render_request(), &keys)?;
-    reachable_kubeconfig(existing.provider.as_ref(), &access).await
+    reachable_kubeconfig(existing.ground.provider.as_ref(), &access).await
 }

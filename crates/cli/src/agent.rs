@@ -4,12 +4,18 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use bivouac_agent::RunOptions;
+use bivouac_agent::remote::{self, ExecRequest, LogRequest};
+use bivouac_image::{import_archive, import_stream};
 use bivouac_spec::Problem;
 use bivouac_spec::node::paths;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 
+use crate::images::problem_of;
 use crate::report;
+
+/// Where a node's containerd listens.
+const CONTAINERD: &str = "/run/containerd/containerd.sock";
 
 /// What runs inside a node.
 #[derive(Debug, Parser)]
@@ -26,6 +32,9 @@ enum Command {
         /// The node config.
         #[arg(long, default_value = paths::CONFIG)]
         config: Utf8PathBuf,
+        /// What the ground left to be done first.
+        #[arg(long, default_value = paths::GROUND)]
+        ground: Utf8PathBuf,
         /// The kernel is shared with a host: leave its parameters as they are.
         #[arg(long)]
         shares_kernel: bool,
@@ -38,6 +47,57 @@ enum Command {
         /// Print it again, on a line, whenever it changes.
         #[arg(long)]
         follow: bool,
+        /// Print nothing when the node is usable, else a line that says why it is not, and exit with 1.
+        #[arg(long, conflicts_with = "follow")]
+        healthy: bool,
+    },
+    /// Run a command whose input arrives as frames, and which ends when they do. The first line on standard error is our answer.
+    Exec {
+        /// The command reads nothing.
+        #[arg(long)]
+        no_input: bool,
+        /// Become the command, on a terminal: neither frames nor an answer.
+        #[arg(long, conflicts_with = "no_input")]
+        inherit: bool,
+        /// A variable of its environment.
+        #[arg(long = "env", value_name = "KEY=VALUE", value_parser = variable)]
+        environment: Vec<(String, String)>,
+        /// The program and its arguments.
+        #[arg(last = true)]
+        command: Vec<String>,
+    },
+    /// Write frames on standard input to a file, whole or not at all.
+    Put {
+        /// The file.
+        path: Utf8PathBuf,
+        /// Its mode in octal.
+        #[arg(value_parser = mode)]
+        mode: u32,
+    },
+    /// Copy a file to standard output. The first line on standard error is our answer.
+    Get {
+        /// The file.
+        path: Utf8PathBuf,
+    },
+    /// Copy a log to standard output. The first line on standard error is our answer.
+    Logs {
+        /// The service; the agent itself when absent.
+        service: Option<String>,
+        /// Only so many of its last lines.
+        #[arg(long)]
+        tail: Option<usize>,
+        /// Go on until standard input ends.
+        #[arg(long)]
+        follow: bool,
+    },
+    /// Import an image archive into this node's own directory and register its images in containerd.
+    Load {
+        /// containerd's socket.
+        #[arg(long, default_value = CONTAINERD)]
+        containerd: Utf8PathBuf,
+        /// The archive; `-` is standard input.
+        #[arg(default_value = "-")]
+        archive: Utf8PathBuf,
     },
     /// Register the images of a container image directory in this node's containerd.
     Images {
@@ -45,7 +105,7 @@ enum Command {
         #[arg(long, default_value = paths::SHARED_IMAGES)]
         directory: Utf8PathBuf,
         /// containerd's socket.
-        #[arg(long, default_value = "/run/containerd/containerd.sock")]
+        #[arg(long, default_value = CONTAINERD)]
         containerd: Utf8PathBuf,
         /// Full names; all when none is given.
         names: Vec<String>,
@@ -61,17 +121,32 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse_from(std::env::args_os().skip(2));
     let outcome = match arguments.command {
-        Command::Run { config, shares_kernel, label: _ } => {
+        Command::Run { config, ground, shares_kernel, label: _ } => {
             return bivouac_agent::run(&RunOptions {
                 config,
+                ground,
                 shares_kernel,
                 ..RunOptions::default()
             });
         }
-        Command::Status { follow } => {
+        Command::Exec { no_input, inherit, environment, command } => {
+            let environment = environment.into_iter().collect();
+            return remote::exec(&ExecRequest { command, environment, no_input, inherit });
+        }
+        Command::Put { path, mode } => return remote::put(&path, mode),
+        Command::Get { path } => return remote::get(&path),
+        Command::Logs { service, tail, follow } => {
+            return remote::logs(paths::LOGS.into(), &LogRequest { service, tail, follow });
+        }
+        Command::Status { healthy: true, .. } => return healthy(),
+        Command::Status { follow, .. } => {
             bivouac_agent::status(paths::SOCKET.into(), follow, &mut std::io::stdout().lock())
         }
-        Command::Images { directory, containerd, names } => images(&directory, &containerd, &names),
+        Command::Images { directory, containerd, names } => {
+            let names = (!names.is_empty()).then_some(names.as_slice());
+            register(&directory, &containerd, names)
+        }
+        Command::Load { containerd, archive } => load(&containerd, &archive),
         Command::Restart { service } => bivouac_agent::restart(paths::SOCKET.into(), &service),
     };
     match outcome {
@@ -80,15 +155,70 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn images(
-    directory: &Utf8PathBuf,
-    containerd: &Utf8PathBuf,
-    names: &[String],
+/// For health checks, which keep what is printed.
+fn healthy() -> ExitCode {
+    match bivouac_agent::is_healthy(paths::SOCKET.into()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _ = writeln!(std::io::stdout().lock(), "{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn load(containerd: &Utf8Path, archive: &Utf8Path) -> Result<(), Problem> {
+    let directory = Utf8Path::new(paths::OWN_IMAGES);
+    let imported = if archive == "-" {
+        import_stream(directory, "standard input", std::io::stdin().lock(), &|_| ())
+    } else {
+        import_archive(directory, archive, &|_| ())
+    };
+    let imported = imported.map_err(|error| problem_of(&error))?;
+    let names: Vec<String> = imported.into_iter().map(|image| image.name).collect();
+    register(directory, containerd, Some(&names))
+}
+
+fn register(
+    directory: &Utf8Path,
+    containerd: &Utf8Path,
+    names: Option<&[String]>,
 ) -> Result<(), Problem> {
-    let names = (!names.is_empty()).then_some(names);
     let registered = bivouac_agent::register_images(directory, containerd, names)?;
     let json = serde_json::to_string(&registered)
         .map_err(|error| Problem::from_error("agent.encode", &error))?;
     writeln!(std::io::stdout().lock(), "{json}")
         .map_err(|error| Problem::from_error("agent.output", &error))
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".to_owned()),
+    }
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777)
+        .ok_or_else(|| "write it in octal, such as 0644".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn values_are_read_and_refused() {
+        assert_eq!(variable("A=b=c"), Ok(("A".to_owned(), "b=c".to_owned())));
+        assert!(variable("A").is_err() && variable("=b").is_err());
+        assert_eq!((mode("0600"), mode("755")), (Ok(0o600), Ok(0o755)));
+        assert!(mode("999").is_err() && mode("100000").is_err());
+    }
 }

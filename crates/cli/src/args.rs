@@ -1,67 +1,102 @@
 //! What can be typed. The texts here are the reference: `docs/reference/cli.md` is made from them.
 
+use bivouac_providers::docker::EngineEnvironment;
+use bivouac_spec::cluster::{DockerProvider, LinuxProvider, Provider};
 use bivouac_spec::{ClusterName, NodeName};
 use camino::Utf8PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+
+/// What the environment says, in the help of the command itself. Read in [`crate::home`], and nowhere else.
+const ENVIRONMENT: &str = "\
+Environment:
+  BIVOUAC_STATE_DIR  in place of --state-dir
+  BIVOUAC_STORE      in place of --store
+  BIVOUAC_PROGRESS   in place of --progress
+  KUBECONFIG         the kubeconfig file; the first where there are several
+  NO_COLOR           when set, nothing is colored
+  DOCKER_HOST        the Docker engine: unix://, tcp:// or ssh://
+  DOCKER_CONTEXT     the context of the docker command whose engine is used, unless DOCKER_HOST is set
+  DOCKER_CONFIG      the folder of the docker command's settings; ~/.docker when absent
+  DOCKER_CERT_PATH, DOCKER_TLS_VERIFY, DOCKER_API_VERSION
+                     as for the docker command
+  XDG_RUNTIME_DIR    where the socket of your own Podman is
+Under sudo, the home folder is that of the user who called it.";
 
 /// Brings up real clusters on the ground you have.
 ///
 /// `bivouac up` makes a Kubernetes cluster of one node in seconds; a cluster file (see `bivouac init`) asks for more. Run
 /// `bivouac doctor` first if you want to know whether this machine can do it.
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong command or cluster file, 3 this machine lacks something, 4 timed out, 5 partly done,
+/// Exit codes: 0 done, 1 failed, 2 wrong command or cluster file, 3 the ground lacks something, 4 timed out, 5 partly done,
 /// 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "bivouac", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "bivouac", version, propagate_version = true, max_term_width = 100, after_long_help = ENVIRONMENT)]
 pub struct Arguments {
     /// Options of every command.
     #[command(flatten)]
-    pub global: Global,
+    pub global: GlobalOptions,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Options of every command.
+/// Options of every command. What is absent comes from the environment, see [`crate::home`].
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
+pub struct GlobalOptions {
+    /// The folder with what bivouac knows of its clusters; `$BIVOUAC_STATE_DIR`, or /var/lib/bivouac, when absent.
+    #[arg(long, global = true, value_parser = folder, value_hint = ValueHint::DirPath)]
+    pub state_dir: Option<Utf8PathBuf>,
+    /// The folder with node images and what they are built from; `$BIVOUAC_STORE`, or `STATE_DIR/store`, when absent.
+    #[arg(long, global = true, value_parser = folder, value_hint = ValueHint::DirPath)]
+    pub store: Option<Utf8PathBuf>,
+    /// How progress is shown on standard error; `$BIVOUAC_PROGRESS`, or `auto`, when absent.
+    #[arg(long, global = true, value_enum)]
+    pub progress: Option<ProgressStyle>,
+}
+
+/// What every command works with.
+#[derive(Debug)]
 pub struct Global {
     /// The folder with what bivouac knows of its clusters.
-    #[arg(long, global = true, env = "BIVOUAC_STATE_DIR", hide_env_values = true, value_parser = folder, default_value = "/var/lib/bivouac", value_hint = ValueHint::DirPath)]
     pub state_dir: Utf8PathBuf,
-    /// The folder with node images and what they are built from; `STATE_DIR/store` when absent.
-    #[arg(long, global = true, env = "BIVOUAC_STORE", hide_env_values = true, value_parser = folder, value_hint = ValueHint::DirPath)]
-    pub store: Option<Utf8PathBuf>,
-    /// How progress is shown on standard error: bars on a terminal and lines elsewhere when `auto`.
-    #[arg(
-        long,
-        global = true,
-        env = "BIVOUAC_PROGRESS",
-        hide_env_values = true,
-        value_enum,
-        default_value_t
-    )]
+    /// The folder with node images and what they are built from.
+    pub store: Utf8PathBuf,
+    /// How progress is shown.
     pub progress: ProgressStyle,
+    /// Whether standard error may be colored.
+    pub color: bool,
+    /// What the environment says of container engines.
+    pub docker: EngineEnvironment,
 }
 
 /// A folder, from wherever it is meant: what runs in the background must not depend on the current one.
-fn folder(text: &str) -> Result<Utf8PathBuf, String> {
+pub fn folder(text: &str) -> Result<Utf8PathBuf, String> {
     if text.is_empty() {
         return Err("a folder must not be empty".to_owned());
     }
     camino::absolute_utf8(text).map_err(|error| error.to_string())
 }
 
-impl Global {
-    /// The folder of the store.
-    pub fn store_path(&self) -> Utf8PathBuf {
-        self.store.clone().unwrap_or_else(|| self.state_dir.join("store"))
-    }
+/// A ground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProviderName {
+    /// This machine's kernel.
+    Linux,
+    /// Containers of a Docker engine.
+    Docker,
+    /// The same containers, made by `docker compose`.
+    Compose,
+}
 
-    /// Whether standard error may be colored.
-    pub fn color(&self) -> bool {
-        use std::io::IsTerminal;
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+impl ProviderName {
+    /// The ground with its default settings.
+    pub fn settings(self) -> Provider {
+        match self {
+            Self::Linux => Provider::Linux(LinuxProvider::default()),
+            Self::Docker => Provider::Docker(DockerProvider::default()),
+            Self::Compose => Provider::Compose(DockerProvider::default()),
+        }
     }
 }
 
@@ -116,7 +151,9 @@ pub enum Command {
     Logs(Logs),
     /// Put a container image on all nodes.
     Load(Load),
-    /// Try everything that a cluster needs of this machine, and say how to mend what fails.
+    /// Write a cluster as documents, to make it without bivouac.
+    Export(Export),
+    /// Try everything that a cluster needs of each ground, and say how to mend what fails.
     Doctor(Doctor),
     /// Build, list, check and prune node images.
     Image(Image),
@@ -167,6 +204,9 @@ pub struct Source {
     pub file: Option<Utf8PathBuf>,
     /// The cluster's name; that of the file, or `default`, when absent.
     pub name: Option<ClusterName>,
+    /// Where nodes run, for a cluster file that does not say so or in place of one.
+    #[arg(long, short, value_enum)]
+    pub provider: Option<ProviderName>,
 }
 
 /// Show what `up` would do, and change nothing.
@@ -189,7 +229,7 @@ pub struct Down {
     /// The cluster; the only one, or `default`, when absent.
     #[arg(conflicts_with = "file")]
     pub name: Option<ClusterName>,
-    /// Remove all clusters that the state folder knows.
+    /// Remove all clusters that the state folder knows, whichever ground they are on.
     #[arg(long, conflicts_with_all = ["name", "file"])]
     pub all: bool,
     /// Only show what would be removed.
@@ -287,9 +327,41 @@ pub struct Load {
     /// The cluster.
     #[command(flatten)]
     pub chosen: Chosen,
-    /// A docker or OCI archive, an OCI layout folder, or the name of an image of the local Docker engine.
+    /// A docker or OCI archive, an OCI layout folder, or the name of an image of the Docker engine on this machine.
     #[arg(required = true, value_name = "IMAGE|ARCHIVE", value_hint = ValueHint::FilePath)]
     pub images: Vec<String>,
+    /// How the result is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Write a cluster as documents.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// For whom.
+    #[command(subcommand)]
+    pub command: ExportCommand,
+}
+
+/// For whom a cluster is written.
+#[derive(Debug, Subcommand)]
+pub enum ExportCommand {
+    /// Write a folder from which `docker compose up` makes the cluster, on this machine or another.
+    Compose(ExportCompose),
+}
+
+/// Write a folder for `docker compose`.
+#[derive(Debug, Args)]
+pub struct ExportCompose {
+    /// The cluster file; `-` for standard input. When absent, the cluster as it was made, or one control plane with all
+    /// defaults.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<Utf8PathBuf>,
+    /// The cluster's name; that of the file, or `default`, when absent.
+    pub name: Option<ClusterName>,
+    /// The folder: an empty or absent one, or an export of the same cluster, which is replaced and keeps its keys.
+    #[arg(long, value_name = "FOLDER", value_parser = folder, value_hint = ValueHint::DirPath)]
+    pub output_dir: Utf8PathBuf,
     /// How the result is written.
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Format,
@@ -298,6 +370,9 @@ pub struct Load {
 /// Try everything that a cluster needs.
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Only this ground; all that there are when absent.
+    #[arg(long, short, value_enum)]
+    pub provider: Option<ProviderName>,
     /// How the result is written.
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Format,
@@ -353,6 +428,9 @@ pub struct Bench {
     /// The cluster file; one control plane when absent. Its name is replaced by `bench`.
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: Option<Utf8PathBuf>,
+    /// Where nodes run, for a cluster file that does not say so or in place of one.
+    #[arg(long, short, value_enum)]
+    pub provider: Option<ProviderName>,
     /// Workers beside one control plane, in place of a file.
     #[arg(long, conflicts_with = "file", default_value_t = 0)]
     pub workers: u32,

@@ -1,10 +1,89 @@
-//! The user's environment: who asked, and where their kubeconfig is. The only place that reads it besides [`crate::args`].
+//! The user's environment: who asked, where their kubeconfig and their container engine are, and what options they set there. The
+//! only place that reads it.
 
 use std::env;
+use std::io::IsTerminal as _;
 
 use bivouac_engine::kubeconfig::{Owner, UserFile};
+use bivouac_providers::docker::EngineEnvironment;
 use bivouac_spec::Problem;
 use camino::Utf8PathBuf;
+use clap::ValueEnum as _;
+
+use crate::args::{Global, GlobalOptions, ProgressStyle, folder};
+
+/// The options of every command, completed from the environment.
+///
+/// # Errors
+/// When a variable has a value that the option would not take.
+pub fn global(options: &GlobalOptions) -> Result<Global, Problem> {
+    let progress = |text: &str| {
+        ProgressStyle::from_str(text, false).map_err(|_| "it is no style of progress".to_owned())
+    };
+    let default = || Utf8PathBuf::from("/var/lib/bivouac");
+    let state_dir = options_or(options.state_dir.clone(), "BIVOUAC_STATE_DIR", folder)?;
+    let state_dir = state_dir.unwrap_or_else(default);
+    let store = options_or(options.store.clone(), "BIVOUAC_STORE", folder)?;
+    Ok(Global {
+        store: store.unwrap_or_else(|| state_dir.join("store")),
+        state_dir,
+        progress: options_or(options.progress, "BIVOUAC_PROGRESS", progress)?.unwrap_or_default(),
+        color: color(),
+        docker: engine_environment(),
+    })
+}
+
+/// What was typed, or else the variable of this name.
+fn options_or<T>(
+    typed: Option<T>,
+    name: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, Problem> {
+    let value = match (typed, env::var_os(name)) {
+        (Some(typed), _) => return Ok(Some(typed)),
+        (None, None) => return Ok(None),
+        (None, Some(value)) => value,
+    };
+    let text = value.to_string_lossy();
+    parse(&text).map(Some).map_err(|why| {
+        let mut problem = Problem::usage("cli.environment", format!("${name} is `{text}`"));
+        problem.causes.push(why);
+        problem.help(format!("correct the variable {name}, or unset it"))
+    })
+}
+
+/// Whether standard error may be colored.
+pub fn color() -> bool {
+    std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none()
+}
+
+/// What the environment says of container engines, as the docker command reads it.
+fn engine_environment() -> EngineEnvironment {
+    let path = |name: &str| variable(name).map(Utf8PathBuf::from);
+    EngineEnvironment {
+        host: variable("DOCKER_HOST"),
+        context: variable("DOCKER_CONTEXT"),
+        cert_path: path("DOCKER_CERT_PATH"),
+        tls_verify: variable("DOCKER_TLS_VERIFY").is_some(),
+        api_version: variable("DOCKER_API_VERSION"),
+        config: path("DOCKER_CONFIG")
+            .or_else(|| Some(home(sudo_caller().as_ref())?.join(".docker"))),
+        runtime: path("XDG_RUNTIME_DIR"),
+    }
+}
+
+/// A variable that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The user's home folder. Under sudo it is that of the user who called sudo.
+fn home(caller: Option<&Caller>) -> Option<Utf8PathBuf> {
+    match caller {
+        Some(caller) => Some(caller.home.clone()),
+        None => variable("HOME").map(Utf8PathBuf::from),
+    }
+}
 
 /// The user's kubeconfig file: the one named, the first of `$KUBECONFIG`, or ~/.kube/config. Under sudo it is that of the user
 /// who called sudo, and stays theirs.
@@ -15,14 +94,10 @@ pub fn kubeconfig_file(named: Option<&Utf8PathBuf>) -> Option<UserFile> {
         let list = env::var("KUBECONFIG").ok()?;
         list.split(':').find(|path| !path.is_empty()).map(Utf8PathBuf::from)
     };
-    let home = || match &caller {
-        Some(caller) => Some(caller.home.clone()),
-        None => env::var("HOME").ok().filter(|home| !home.is_empty()).map(Utf8PathBuf::from),
-    };
     let path = named
         .cloned()
         .or_else(from_environment)
-        .or_else(|| home().map(|home| home.join(".kube/config")))?;
+        .or_else(|| Some(home(caller.as_ref())?.join(".kube/config")))?;
     // It is remembered, and looked for from other folders. What cannot be made absolute fails when it is opened.
     let path = camino::absolute_utf8(&path).unwrap_or(path);
     Some(UserFile { path, owner })
@@ -43,11 +118,6 @@ fn sudo_caller() -> Option<Caller> {
         .map(|line| line.split(':').collect::<Vec<_>>())
         .find(|user| user.get(2) == Some(&&*uid));
     Some(Caller { owner, home: Utf8PathBuf::from(*home?.get(5)?) })
-}
-
-/// Where the user's Docker engine is, if they say so (`$DOCKER_HOST`).
-pub fn docker_host() -> Option<String> {
-    env::var("DOCKER_HOST").ok()
 }
 
 /// The running binary, which is also the agent of every node.

@@ -9,6 +9,7 @@ mod access;
 mod agent;
 mod args;
 mod commands;
+mod grounds;
 mod home;
 mod images;
 mod output;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use bivouac_spec::Problems;
 use clap::Parser;
 
-use crate::args::{Arguments, Command};
+use crate::args::{Arguments, Command, Global};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
@@ -34,26 +35,29 @@ fn main() -> ExitCode {
     }
     clap_complete::CompleteEnv::with_factory(args::command).complete();
     let arguments = Arguments::parse();
+    let global = match home::global(&arguments.global) {
+        Ok(global) => global,
+        Err(problem) => return report::problems(&problem.into(), home::color()),
+    };
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
                 let problem = bivouac_spec::Problem::from_error("cli.runtime", &error);
-                return report::problems(&problem.into(), arguments.global.color());
+                return report::problems(&problem.into(), global.color);
             }
         };
-    let outcome = runtime.block_on(run(&arguments));
+    let outcome = runtime.block_on(run(&global, &arguments.command));
     // A reader of standard input may still be blocked; nothing else is left to wait for.
     runtime.shutdown_background();
     match outcome {
         Ok(code) => code,
-        Err(problems) => report::problems(&problems, arguments.global.color()),
+        Err(problems) => report::problems(&problems, global.color),
     }
 }
 
-async fn run(arguments: &Arguments) -> Result<ExitCode, Problems> {
-    let global = &arguments.global;
-    match &arguments.command {
+async fn run(global: &Global, command: &Command) -> Result<ExitCode, Problems> {
+    match command {
         Command::Up(up) => commands::up::run(global, up).await,
         Command::Plan(plan) => commands::plan::run(global, plan).await,
         Command::Down(down) => commands::down::run(global, down).await,
@@ -64,6 +68,7 @@ async fn run(arguments: &Arguments) -> Result<ExitCode, Problems> {
         Command::Exec(exec) => commands::exec::run(global, exec).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,
         Command::Load(load) => commands::load::run(global, load).await,
+        Command::Export(export) => commands::export::run(global, export).await,
         Command::Doctor(doctor) => commands::doctor::run(global, doctor).await,
         Command::Image(image) => commands::image::run(global, image).await,
         Command::Bench(bench) => commands::bench::run(global, bench).await,

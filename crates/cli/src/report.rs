@@ -17,6 +17,13 @@ pub fn problems(problems: &Problems, color: bool) -> ExitCode {
     ExitCode::from(problems.class().exit_code())
 }
 
+/// Shows a problem that stops nothing.
+pub fn warning(problem: &Problem, color: bool) {
+    let mut text = String::new();
+    render(&mut text, "warning", problem, color);
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// One problem under a heading such as `error` or `warning`.
 pub fn render(text: &mut String, heading: &str, problem: &Problem, color: bool) {
     let (start, dim, end) = match (color, heading) {

@@ -1,39 +1,35 @@
-//! Which cluster and which node a command means, and the values that a command works with: provider, state, store.
+//! Which cluster and which node a command means.
 
 use std::sync::Arc;
 
 use bivouac_engine::{ClusterState, StateDirectory};
-use bivouac_provider::{Node, Provider};
-use bivouac_spec::cluster::{self, Provider as ProviderSpec};
+use bivouac_provider::Node;
+use bivouac_spec::cluster;
 use bivouac_spec::name::nearest;
-use bivouac_spec::{Cluster, ClusterName, NodeName, ObservedCluster, Problem, Problems};
+use bivouac_spec::{Cluster, ClusterName, NodeName, Problem, Problems};
 use camino::Utf8Path;
 
-use crate::args::{Global, Source};
-
-/// Opens the provider that a cluster file names.
-pub fn open_provider(global: &Global, provider: &ProviderSpec) -> Arc<dyn Provider> {
-    bivouac_providers::open(provider, &global.state_dir)
-}
+use crate::args::{Global, ProviderName, Source};
+use crate::grounds::{Existing, existing_clusters};
 
 /// The folder with what bivouac knows.
 pub fn open_state(global: &Global) -> StateDirectory {
     StateDirectory::open(global.state_dir.clone())
 }
 
-/// The cluster that a file and a name ask for: that of the file; else the one of this name as it was made; else one with all
-/// defaults.
+/// The cluster that is asked for: that of the file; else the one of this name as it was made; else one with all defaults.
 ///
 /// # Errors
-/// Everything that is wrong with the file, at once.
+/// Everything that is wrong with the file, at once; a file that names another ground than was asked for.
 pub fn cluster_asked_for(global: &Global, source: &Source) -> Result<Cluster, Problems> {
     let mut cluster = match &source.file {
-        Some(file) => read_cluster(file)?,
+        Some(file) => read_cluster(file, source.provider)?,
         None => {
             let name = source.name.clone().unwrap_or_default();
             // A state that cannot be read is told by whoever changes the cluster.
             let known = open_state(global).read(&name).ok().flatten();
-            known.map_or_else(|| Cluster::named(name), |state| state.applied.cluster)
+            let known = known.map_or_else(|| Cluster::named(name), |state| state.applied.cluster);
+            on_ground(known, source.provider)
         }
     };
     if let Some(name) = &source.name {
@@ -42,88 +38,60 @@ pub fn cluster_asked_for(global: &Global, source: &Source) -> Result<Cluster, Pr
     Ok(cluster)
 }
 
-/// Reads a cluster file; `-` is standard input.
+/// The same cluster on the ground that was asked for. Settings stay where it is that one already.
+fn on_ground(mut cluster: Cluster, asked: Option<ProviderName>) -> Cluster {
+    if let Some(asked) = asked.map(ProviderName::settings)
+        && asked.name() != cluster.spec.provider.name()
+    {
+        cluster.spec.provider = asked;
+    }
+    cluster
+}
+
+/// Reads a cluster file; `-` is standard input. A file that does not say where nodes run leaves that to `provider`.
 ///
 /// # Errors
-/// When it cannot be read, and everything that is wrong with it, at once.
-pub fn read_cluster(file: &Utf8Path) -> Result<Cluster, Problems> {
+/// When it cannot be read, and everything that is wrong with it, at once; when it says something else than `provider`.
+pub fn read_cluster(file: &Utf8Path, provider: Option<ProviderName>) -> Result<Cluster, Problems> {
     let unreadable = |error: std::io::Error| {
         Problem::usage("cli.cluster_file", format!("cannot read the cluster file {file}"))
             .because(&error)
             .help("check the path, or write a cluster file with `bivouac init`")
     };
-    if file == "-" {
+    let (text, name) = if file == "-" {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut text).map_err(unreadable)?;
-        return cluster::parse_bytes(&text, "standard input");
+        (text, "standard input")
+    } else {
+        (std::fs::read(file).map_err(unreadable)?, file.as_str())
+    };
+    let cluster = cluster::parse_bytes(&text, name)?;
+    if let Some(asked) = provider
+        && names_ground(&text)
+        && cluster.spec.provider.name() != asked.settings().name()
+    {
+        let (theirs, asked) = (cluster.spec.provider.name(), asked.settings().name());
+        let message = format!("{name} asks for provider {theirs}, `--provider` for {asked}");
+        let help = format!("leave `--provider` out, or change `spec.provider` in {name}");
+        return Err(Problem::usage("cli.other_provider", message).help(help).into());
     }
-    cluster::parse_bytes(&std::fs::read(file).map_err(unreadable)?, file.as_str())
+    Ok(on_ground(cluster, provider))
 }
 
-/// A cluster that exists: on its ground, in the state, or both.
-pub struct Existing {
-    /// What is known of it, unless only its ground has it.
-    pub state: Option<ClusterState>,
-    /// Why what is known of it cannot be read.
-    pub unreadable: Option<Problem>,
-    /// What its ground has of it.
-    pub observed: ObservedCluster,
-    /// Its ground's name.
-    pub provider_name: &'static str,
-    /// Its ground.
-    pub provider: Arc<dyn Provider>,
-}
-
-/// Every cluster that exists, asked of every ground.
-///
-/// # Errors
-/// When a ground cannot be asked or the state folder cannot be read. What is wrong with the state of one cluster is that one's
-/// [`Existing::unreadable`].
-pub async fn existing_clusters(global: &Global) -> Result<Vec<Existing>, Problem> {
-    let state = open_state(global);
-    let mut known = std::collections::BTreeMap::new();
-    for name in state.clusters()? {
-        let cluster = state.read(&name);
-        known.insert(name, cluster);
-    }
-    let mut clusters = Vec::new();
-    for provider_spec in bivouac_providers::all() {
-        let provider = open_provider(global, &provider_spec);
-        for observed in provider.observe().await? {
-            let (state, unreadable) = apart(known.remove(&observed.name).unwrap_or(Ok(None)));
-            let (provider, provider_name) = (Arc::clone(&provider), provider_spec.name());
-            clusters.push(Existing { state, unreadable, observed, provider_name, provider });
-        }
-    }
-    for (name, read) in known {
-        let (state, unreadable) = apart(read);
-        let spec = match (&state, &unreadable) {
-            (Some(state), _) => state.applied.cluster.spec.provider.clone(),
-            (None, Some(_)) => ProviderSpec::default(),
-            (None, None) => continue,
-        };
-        let (provider, provider_name) = (open_provider(global, &spec), spec.name());
-        let observed =
-            ObservedCluster { name, network: None, nodes: Default::default(), remains: Vec::new() };
-        clusters.push(Existing { state, unreadable, observed, provider_name, provider });
-    }
-    clusters.sort_by(|a, b| a.observed.name.cmp(&b.observed.name));
-    Ok(clusters)
-}
-
-fn apart(read: Result<Option<ClusterState>, Problem>) -> (Option<ClusterState>, Option<Problem>) {
-    match read {
-        Ok(state) => (state, None),
-        Err(problem) => (None, Some(problem)),
-    }
+/// Whether a valid cluster file says where nodes run.
+fn names_ground(text: &[u8]) -> bool {
+    let document: Option<serde_json::Value> = yaml_serde::from_slice(text).ok();
+    document
+        .is_some_and(|document| document.pointer("/spec/provider").is_some_and(|it| !it.is_null()))
 }
 
 /// The cluster of this name, or the only one there is, or the one called `default`.
 ///
 /// # Errors
-/// When there is none, or several and none was named, or what is known of it cannot be read.
+/// When there is none, or several and none was named, or what is known of it cannot be read, or its ground does not answer.
 pub async fn choose(global: &Global, name: Option<&ClusterName>) -> Result<Existing, Problem> {
-    let mut clusters = existing_clusters(global).await?;
+    let found = existing_clusters(global, &open_state(global)).await?;
+    let (mut clusters, silent) = (found.clusters, found.silent);
     let names: Vec<String> =
         clusters.iter().map(|cluster| cluster.observed.name.to_string()).collect();
     let position = match name {
@@ -134,9 +102,14 @@ pub async fn choose(global: &Global, name: Option<&ClusterName>) -> Result<Exist
     match position {
         Some(position) => {
             let mut existing = clusters.swap_remove(position);
-            existing.unreadable.take().map_or(Ok(existing), Err)
+            let problem = existing.unreadable.take().or_else(|| existing.silenced());
+            problem.map_or(Ok(existing), Err)
         }
-        None => Err(no_such_cluster(name, &names)),
+        None => {
+            let mut problem = no_such_cluster(name, &names);
+            problem.causes.extend(silent.into_iter().map(|silent| silent.message));
+            Err(problem)
+        }
     }
 }
 
@@ -152,7 +125,9 @@ fn no_such_cluster(name: Option<&ClusterName>, names: &[String]) -> Problem {
     };
     let near = name.and_then(|name| nearest(name.as_str(), names.iter().map(String::as_str)));
     match near {
-        Some(near) => problem.help(format!("did you mean `{near}`? `bivouac list` shows all")),
+        Some(near) => {
+            problem.help(format!("name `{near}` if you mean that, or see all with `bivouac list`"))
+        }
         None if names.is_empty() => problem.help("make one with `bivouac up`"),
         None => problem.help(format!("name one of: {}", names.join(", "))),
     }
@@ -164,6 +139,17 @@ impl Existing {
         &self.observed.name
     }
 
+    /// Why its ground cannot say how it is, as the problem of a command that needs to know.
+    pub fn silenced(&self) -> Option<Problem> {
+        let silent = self.silent.as_ref()?;
+        let (name, ground) = (self.name(), self.ground.describe());
+        let message = format!("cluster `{name}` is on {ground}, which does not answer");
+        let mut problem = Problem::new(silent.class, silent.code.clone(), message).because(silent);
+        problem.help.clone_from(&silent.help);
+        problem.causes.extend(silent.causes.iter().cloned());
+        Some(problem)
+    }
+
     /// A node of it.
     ///
     /// # Errors
@@ -173,12 +159,12 @@ impl Existing {
             let names: Vec<&str> = self.observed.nodes.keys().map(NodeName::as_str).collect();
             let message = format!("cluster `{}` has no node `{node}`", self.name());
             let help = nearest(node.as_str(), names.iter().copied()).map_or_else(
-                || format!("its nodes are: {}", names.join(", ")),
-                |near| format!("did you mean `{near}`?"),
+                || format!("name one of: {}", names.join(", ")),
+                |near| format!("name `{near}` if you mean that"),
             );
             return Err(Problem::usage("cli.unknown_node", message).help(help));
         }
-        self.provider.open_node(self.name(), node).await
+        self.ground.provider.open_node(self.name(), node).await
     }
 
     /// What is known of it.
@@ -191,5 +177,39 @@ impl Existing {
             Problem::failed("cli.unrecorded", format!("the state folder knows nothing of cluster `{name}`, only its nodes are there"))
                 .help(format!("use the `--state-dir` that it was made with, or remove it with `bivouac down {name}`"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, provider: Option<ProviderName>) -> Result<Cluster, Problems> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Utf8Path::from_path(folder.path()).unwrap().join("cluster.yaml");
+        let head = "apiVersion: bivouac.dev/v1alpha1\nkind: Cluster\nmetadata: {name: demo}\n";
+        std::fs::write(&file, format!("{head}{text}")).unwrap();
+        read_cluster(&file, provider)
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_where_leaves_it_to_the_option() {
+        for text in ["", "spec: {}\n", "spec: {nodes: [{role: control-plane}]}\n"] {
+            let docker = read(text, Some(ProviderName::Docker)).unwrap();
+            assert_eq!(docker.spec.provider.name(), "docker", "{text}");
+            assert_eq!(read(text, None).unwrap().spec.provider.name(), "linux", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_says_where_is_not_overruled() {
+        let text = "spec: {provider: {docker: {context: office}}}\n";
+        let same = read(text, Some(ProviderName::Docker)).unwrap();
+        assert_eq!(same, read(text, None).unwrap(), "its settings stay");
+        let refused = read(text, Some(ProviderName::Linux)).unwrap_err();
+        assert_eq!(refused.as_slice()[0].code, "cli.other_provider");
+        assert!(refused.to_string().contains("asks for provider docker, `--provider` for linux"));
+        let linux = "spec: {provider: {linux: {}}}\n";
+        read(linux, Some(ProviderName::Docker)).unwrap_err();
     }
 }

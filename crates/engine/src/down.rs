@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bivouac_pki::entry_name;
 use bivouac_plan::{Action, plan_down};
 use bivouac_provider::Provider;
 use bivouac_spec::{ClusterName, Problem, Problems};
 
+use crate::access::remove_access;
 use crate::kubeconfig::UserFile;
 use crate::{Event, Reporter, StateDirectory};
 
@@ -49,7 +49,9 @@ pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Down
             reporter.report(Event::NodeRemoved { node: node.clone() });
         }
     }
-    problems.extend(remove_access(request).err());
+    // A state of another format still has its cluster removed: only the user's file must be named by hand then.
+    let known = request.state.read(cluster).ok().flatten();
+    problems.extend(remove_access(cluster, known.as_ref(), request.kubeconfig.as_ref()).err());
     // A cluster of which something is left stays known, so that the next `down` finds it.
     if problems.is_empty() {
         problems.extend(request.state.remove(cluster).err());
@@ -58,32 +60,4 @@ pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Down
     }
     Problems::check(problems)?;
     Ok(Downed { actions: plan.actions })
-}
-
-fn remove_access(request: &DownRequest<'_>) -> Result<(), Problem> {
-    // A state of another format still has its cluster removed: only the user's file must be named by hand then.
-    let state = request.state.read(request.cluster).ok().flatten();
-    let recorded = state.as_ref().and_then(|state| state.kubeconfig.clone());
-    let owner = request.kubeconfig.as_ref().and_then(|file| file.owner);
-    let file = match (recorded, &request.kubeconfig) {
-        (Some(path), _) => UserFile { path, owner },
-        (None, Some(file)) => file.clone(),
-        (None, None) => return Ok(()),
-    };
-    if file.read()?.is_none() {
-        return Ok(());
-    }
-    let unmergeable =
-        |error: bivouac_pki::Error| Problem::from_error("kubeconfig.unmergeable", &error);
-    let mut is_empty = false;
-    file.edit(|before| {
-        let name = entry_name(request.cluster.as_str());
-        let after = bivouac_pki::remove(before.unwrap_or_default(), &name).map_err(unmergeable)?;
-        is_empty = bivouac_pki::is_empty(&after).map_err(unmergeable)?;
-        Ok(after)
-    })?;
-    if is_empty && state.is_some_and(|state| state.kubeconfig_made) {
-        return file.remove();
-    }
-    Ok(())
 }

@@ -33,15 +33,20 @@ pub async fn follow_until_usable(
     );
     tokio::select! {
         biased;
-        () = cancel.cancelled() => Err(interrupted().into()),
+        () = cancel.cancelled() => Err(up_interrupted().into()),
         outcome = all => outcome.map(drop).map_err(Problems::from),
         () = tokio::time::sleep(within) => Err(timed_out(nodes, &latest.borrow(), within).into()),
     }
 }
 
 /// The problem of a verb that the user stopped.
-pub(crate) fn interrupted() -> Problem {
-    Problem::new(Class::Interrupted, "engine.interrupted", "stopped before the cluster was usable")
+pub(crate) fn interrupted(message: &str) -> Problem {
+    Problem::new(Class::Interrupted, "engine.interrupted", message)
+}
+
+/// The problem of an `up` that the user stopped.
+pub(crate) fn up_interrupted() -> Problem {
+    interrupted("stopped before the cluster was usable")
         .help("run the same command again to go on, or `bivouac down` to remove what is there")
 }
 

@@ -10,22 +10,38 @@
 //!      access (kubeconfig)
 //! ```
 //!
+//! `load` takes images to the nodes: unpacked once where they share a folder of this host, sent to each where they do not.
+//!
 //! The engine knows neither grounds nor stacks: it follows each agent's status until every node is usable. It never prints;
 //! what happens goes to a [`Reporter`].
 
+mod access;
 mod down;
 mod event;
 mod follow;
+mod ground;
+mod images;
 pub mod kubeconfig;
+mod load;
 mod lock;
 mod observe;
+mod ports;
+mod prepare;
+mod send;
 mod state;
+mod transfer;
 mod up;
 
+pub use access::reachable_kubeconfig;
 pub use down::{DownRequest, Downed, down};
 pub use event::{Event, Progress, Reporter, StepState, Unit};
 pub use follow::follow_until_usable;
+pub use ground::{GROUND_PATIENCE, Ground};
+pub use images::{NodeImages, bring_image};
+pub use load::{Archive, ContainerImages, LoadRequest, Loaded, load};
 pub use lock::ClusterLock;
-pub use observe::{ClusterStatus, NodeReport, cluster_status};
+pub use observe::{ClusterStatus, NodeReport, NodeWord, cluster_status, unknown_status};
+pub use ports::{Api, addresses_of_ground, published_ports};
+pub use prepare::{PrepareRequest, Prepared, prepare};
 pub use state::{ClusterState, StateDirectory};
-pub use up::{NodeImages, Prepared, UpRequest, Upped, prepare, reachable_kubeconfig, up};
+pub use up::{UpOptions, Upped, up};

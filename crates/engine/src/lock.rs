@@ -45,7 +45,7 @@ impl ClusterLock {
                 .into_file();
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(held(&mut file, cluster, verb)),
+                Err(TryLockError::WouldBlock) => return Err(held(&mut file, cluster)),
                 Err(TryLockError::Error(error)) => return Err(unusable(error)),
             }
             // `down` removes the file while it holds the lock, so a lock on a removed file is no lock.
@@ -72,7 +72,7 @@ impl ClusterLock {
     }
 }
 
-fn held(file: &mut File, cluster: &ClusterName, verb: &str) -> Problem {
+fn held(file: &mut File, cluster: &ClusterName) -> Problem {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
     let holder = read.ok().and_then(|_| serde_json::from_str::<Holder>(&text).ok());
@@ -83,7 +83,7 @@ fn held(file: &mut File, cluster: &ClusterName, verb: &str) -> Problem {
         },
     );
     Problem::failed("state.busy", format!("cluster `{cluster}` is being changed by {by}"))
-        .help(format!("wait until it is done, then run `bivouac {verb} {cluster}` again"))
+        .help("wait until it is done, then run the same command again")
 }
 
 #[cfg(test)]

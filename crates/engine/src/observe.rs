@@ -26,6 +26,8 @@ pub struct ClusterStatus {
     pub provider: String,
     /// Whether every node that was asked for is usable.
     pub usable: bool,
+    /// Whether the ground answered. Where not, nothing is known of the nodes, and a problem says why.
+    pub ground_answers: bool,
     /// Its nodes, those that are missing among them.
     pub nodes: BTreeMap<NodeName, NodeReport>,
     /// Things of the cluster that belong to no node.
@@ -54,23 +56,79 @@ pub struct NodeReport {
     pub status: Option<NodeStatus>,
 }
 
-impl NodeReport {
-    /// One word for how the node is.
+/// How a node is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeWord {
+    /// It was asked for, and the ground has nothing of it.
+    Missing,
+    /// It was made, and does not run.
+    Stopped,
+    /// Only parts of it are there.
+    Broken,
+    /// It runs and says nothing.
+    Silent,
+    /// It is not usable yet.
+    Starting,
+    /// All that was asked of it holds.
+    Usable,
+    /// It was usable, and something of it is not any more.
+    Degraded,
+    /// It is ending.
+    Stopping,
+    /// It cannot become what its config says.
+    Failed,
+}
+
+impl NodeWord {
+    /// The word.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Stopped => "stopped",
+            Self::Broken => "broken",
+            Self::Silent => "silent",
+            Self::Starting => "starting",
+            Self::Usable => "usable",
+            Self::Degraded => "degraded",
+            Self::Stopping => "stopping",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl NodeReport {
+    /// How the node is: what the ground says and what the node says, together.
+    #[must_use]
+    pub fn word(&self) -> NodeWord {
         match (self.state, self.status.as_ref().map(|status| status.phase)) {
-            (None, _) => "missing",
-            (Some(ObservedState::Stopped), _) => "stopped",
-            (Some(ObservedState::Broken), _) => "broken",
-            (Some(ObservedState::Running), None) => "silent",
+            (None, _) => NodeWord::Missing,
+            (Some(ObservedState::Stopped), _) => NodeWord::Stopped,
+            (Some(ObservedState::Broken), _) => NodeWord::Broken,
+            (Some(ObservedState::Running), None) => NodeWord::Silent,
             (Some(ObservedState::Running), Some(phase)) => match phase {
-                NodePhase::Applying | NodePhase::Starting => "starting",
-                NodePhase::Usable => "usable",
-                NodePhase::Degraded => "degraded",
-                NodePhase::Stopping => "stopping",
-                NodePhase::Failed => "failed",
+                NodePhase::Applying | NodePhase::Starting => NodeWord::Starting,
+                NodePhase::Usable => NodeWord::Usable,
+                NodePhase::Degraded => NodeWord::Degraded,
+                NodePhase::Stopping => NodeWord::Stopping,
+                NodePhase::Failed => NodeWord::Failed,
             },
         }
+    }
+}
+
+/// A cluster whose ground does not answer, and why.
+#[must_use]
+pub fn unknown_status(name: &ClusterName, provider_name: &str, why: Problem) -> ClusterStatus {
+    ClusterStatus {
+        name: name.clone(),
+        provider: provider_name.to_owned(),
+        usable: false,
+        ground_answers: false,
+        nodes: BTreeMap::new(),
+        remains: Vec::new(),
+        problems: vec![why],
     }
 }
 
@@ -104,13 +162,14 @@ pub async fn cluster_status(
         report.address = address.or(report.address);
         (report.state, report.status) = (Some(node_state), status);
     }
-    let usable = !nodes.is_empty() && nodes.values().all(|node| node.word() == "usable");
+    let usable = !nodes.is_empty() && nodes.values().all(|node| node.word() == NodeWord::Usable);
     let problems =
         nodes.iter().filter_map(|(name, node)| problem_of(&observed.name, name, node)).collect();
     ClusterStatus {
         name: observed.name.clone(),
         provider: provider_name.to_owned(),
         usable,
+        ground_answers: true,
         nodes,
         remains: observed.remains.clone(),
         problems,
@@ -120,9 +179,9 @@ pub async fn cluster_status(
 fn problem_of(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Option<Problem> {
     let word = node.word();
     match word {
-        "usable" | "starting" | "stopping" => None,
-        "degraded" | "failed" | "silent" => {
-            let message = format!("node `{name}` is {word}");
+        NodeWord::Usable | NodeWord::Starting | NodeWord::Stopping => None,
+        NodeWord::Degraded | NodeWord::Failed | NodeWord::Silent => {
+            let message = format!("node `{name}` is {}", word.name());
             let mut problem = Problem::failed("status.node_unwell", message);
             if let Some(status) = &node.status {
                 problem.causes = status
@@ -134,8 +193,8 @@ fn problem_of(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Opti
             }
             Some(problem.help(format!("run `bivouac logs -c {cluster} {name}` to see why")))
         }
-        _ => Some(
-            Problem::failed("status.node_absent", format!("node `{name}` is {word}"))
+        NodeWord::Missing | NodeWord::Stopped | NodeWord::Broken => Some(
+            Problem::failed("status.node_absent", format!("node `{name}` is {}", word.name()))
                 .help(format!("run `bivouac up {cluster}` to bring it back")),
         ),
     }

@@ -160,6 +160,11 @@ impl StateDirectory {
         Ok(names)
     }
 
+    /// Whether anything is known of a cluster.
+    pub(crate) fn knows(&self, name: &ClusterName) -> bool {
+        self.cluster_path(name).exists()
+    }
+
     /// What is known of a cluster, if anything.
     ///
     /// # Errors

@@ -2,20 +2,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bivouac_engine::kubeconfig::UserFile;
 use bivouac_engine::{
-    DownRequest, NodeImages, Reporter, StateDirectory, UpRequest, Upped, down, up,
+    Archive, ContainerImages, DownRequest, Event, Ground, LoadRequest, Loaded, NodeImages,
+    PrepareRequest, Reporter, StateDirectory, StepState, UpOptions, Upped, down, load, up,
 };
 use bivouac_provider::fake::{Fake, Injection, When};
 use bivouac_provider::{ImagePaths, Provider};
-use bivouac_spec::cluster::{NodeGroup, Role};
+use bivouac_spec::cluster::{self, DockerProvider, NodeGroup, Role};
 use bivouac_spec::facts::ObservedState;
+use bivouac_spec::quantity::Cpus;
 use bivouac_spec::{Class, Cluster, ObservedCluster, Problem, Problems};
 use camino::{Utf8Path, Utf8PathBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 /// An image that is always there.
@@ -35,13 +40,75 @@ impl NodeImages for Image {
     ) -> Result<ImagePaths, Problem> {
         let path = || Utf8PathBuf::from("/image");
         let (key, digest) = (key.to_owned(), "sha256:0".to_owned());
-        Ok(ImagePaths { key, digest, layout: path(), rootfs: path(), shared_images: path() })
+        Ok(ImagePaths {
+            key,
+            digest,
+            layout: path(),
+            layers: Vec::new(),
+            rootfs: path(),
+            shared_images: path(),
+        })
     }
+}
+
+/// Images that are their own names.
+struct Names;
+
+#[async_trait]
+impl ContainerImages for Names {
+    async fn unpack(&self, images: &[String], _: &Reporter) -> Result<Vec<String>, Problem> {
+        Ok(images.to_vec())
+    }
+
+    async fn open(&self, image: &str) -> Result<Archive, Problem> {
+        let padding = " ".repeat(if image == "nothing" { 1 } else { 1 << 20 });
+        let text = if image == "nothing" { padding } else { format!("{padding}{image}") };
+        let size = Some(text.len() as u64);
+        let content = std::io::Cursor::new(text.into_bytes());
+        if image == "broken" {
+            let broken = Broken;
+            return Ok(Archive { content: Box::new(content.chain(broken)), size: None });
+        }
+        Ok(Archive { content: Box::new(content), size })
+    }
+}
+
+/// A stream that fails.
+struct Broken;
+
+impl AsyncRead for Broken {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Err(std::io::Error::other("the disk is on fire")))
+    }
+}
+
+/// A reporter that keeps what it is told.
+fn keeping() -> (Reporter, Arc<Mutex<Vec<Event>>>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&events);
+    (Reporter::new(move |event| kept.lock().unwrap().push(event)), events)
+}
+
+/// Step and state of each step that was told.
+fn steps(events: &Mutex<Vec<Event>>) -> Vec<(String, StepState)> {
+    let events = events.lock().unwrap();
+    let step = |event: &Event| match event {
+        Event::Step(progress) => Some((progress.step.clone(), progress.state)),
+        _ => None,
+    };
+    let mut steps: Vec<_> = events.iter().filter_map(step).collect();
+    steps.dedup();
+    steps
 }
 
 struct Bench {
     folder: tempfile::TempDir,
     fake: Arc<Fake>,
+    grounds: Vec<Ground>,
     cluster: Cluster,
 }
 
@@ -49,7 +116,18 @@ impl Bench {
     fn new() -> Self {
         let mut cluster = Cluster::named("demo".parse().unwrap());
         cluster.spec.nodes.push(NodeGroup::new(Role::Worker, 2));
-        Self { folder: tempfile::tempdir().unwrap(), fake: Arc::new(Fake::new()), cluster }
+        let (folder, fake) = (tempfile::tempdir().unwrap(), Arc::new(Fake::new()));
+        Self { folder, fake, grounds: Vec::new(), cluster }
+    }
+
+    /// The same with nodes that do not see the files of this host and are not reached from it.
+    async fn remote() -> Self {
+        let bench = Self::new();
+        let mut survey = bench.fake.survey().await.unwrap();
+        (survey.facts.shares_images, survey.facts.reaches_nodes) = (false, false);
+        bench.fake.set_survey(survey);
+        bench.fake.inject(None);
+        bench
     }
 
     fn path(&self, name: &str) -> Utf8PathBuf {
@@ -65,19 +143,38 @@ impl Bench {
     }
 
     async fn up(&self) -> Result<Upped, Problems> {
+        self.up_telling(&Reporter::silent()).await
+    }
+
+    async fn up_telling(&self, reporter: &Reporter) -> Result<Upped, Problems> {
         let stack = bivouac_stacks::open(&self.cluster.spec.stack);
         let provider: Arc<dyn Provider> = self.fake.clone();
-        let request = UpRequest {
+        let request = PrepareRequest {
             cluster: &self.cluster,
             provider,
+            grounds: &self.grounds,
             stack: stack.as_ref(),
             images: &Image,
-            agent: "/agent".into(),
             state: &self.state(),
+        };
+        let options = UpOptions {
+            agent: "/agent".into(),
             kubeconfig: Some(self.kubeconfig()),
             timeout: Duration::from_secs(10),
         };
-        up(&request, &Reporter::silent(), &CancellationToken::new()).await
+        up(&request, &options, reporter, &CancellationToken::new()).await
+    }
+
+    async fn load(&self, images: &[&str], reporter: &Reporter) -> Result<Loaded, Problems> {
+        let (state, asked) = (self.state(), images.iter().map(ToString::to_string));
+        let request = LoadRequest {
+            cluster: self.cluster.name(),
+            provider: self.fake.clone(),
+            state: &state,
+            images: &Names,
+            asked: &asked.collect::<Vec<_>>(),
+        };
+        load(&request, reporter, &CancellationToken::new()).await
     }
 
     async fn down(&self) -> Result<(), Problems> {
@@ -198,13 +295,147 @@ async fn a_change_that_cannot_be_applied_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_first_up_that_is_refused_leaves_nothing() {
+    let mut bench = Bench::new();
+    bench.cluster.spec.nodes[1].resources.cpus = Some(Cpus(1_000_000));
+    bench.up().await.unwrap_err();
+    bench.assert_gone().await;
+}
+
+#[tokio::test]
 async fn a_first_up_that_made_nothing_may_be_tried_with_another_file() {
     let mut bench = Bench::new();
-    // Calls 0 and 1 are the survey and the look; the network is the next.
-    bench.fake.inject(Some(Injection { call: 2, when: When::Before }));
+    // Calls 0 and 1 are the survey and the look, 2 brings the image; the network is the next.
+    bench.fake.inject(Some(Injection { call: 3, when: When::Before }));
     bench.up().await.unwrap_err();
     bench.fake.inject(None);
     bench.cluster.spec.network.pod_cidr = vec!["10.200.0.0/16".parse().unwrap()];
     bench.up().await.unwrap();
     bench.assert_whole().await;
+}
+
+#[tokio::test]
+async fn bringing_the_image_is_told_before_the_network_is_made() {
+    let bench = Bench::new();
+    let (reporter, events) = keeping();
+    bench.up_telling(&reporter).await.unwrap();
+    let step = || "node image to linux".to_owned();
+    assert_eq!(steps(&events), [(step(), StepState::Running), (step(), StepState::Done)]);
+    let calls = bench.fake.calls();
+    assert_eq!(calls[2..4], ["ensure_image image", "ensure_network demo"]);
+}
+
+#[tokio::test]
+async fn images_are_registered_where_nodes_see_them() {
+    let bench = Bench::new();
+    bench.up().await.unwrap();
+    bench.fake.inject(None);
+    let (reporter, events) = keeping();
+    let loaded = bench.load(&["one", "two"], &reporter).await.unwrap();
+    assert_eq!(loaded.images, ["one", "two"]);
+    assert_eq!(loaded.nodes.len(), 3);
+    assert_eq!(steps(&events), []);
+    let calls = bench.fake.calls();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("exec ")).count(), 3, "{calls:?}");
+}
+
+#[tokio::test]
+async fn images_are_sent_where_nodes_do_not_see_them() {
+    let bench = Bench::remote().await;
+    bench.up().await.unwrap();
+    bench.fake.inject(None);
+    let (reporter, events) = keeping();
+    let loaded = bench.load(&["one", "two"], &reporter).await.unwrap();
+    assert_eq!(loaded.images, ["one", "two"]);
+    assert_eq!(loaded.nodes.len(), 3);
+    let step = |name: &str, state| (format!("{name} to 3 nodes"), state);
+    let expected = ["one", "two"]
+        .map(|name| [step(name, StepState::Running), step(name, StepState::Done)])
+        .concat();
+    assert_eq!(steps(&events), expected);
+    let calls = bench.fake.calls();
+    assert_eq!(calls.iter().filter(|call| call.starts_with("exec ")).count(), 6, "{calls:?}");
+}
+
+#[tokio::test]
+async fn an_archive_that_cannot_be_read_or_is_none_is_loaded_nowhere() {
+    let bench = Bench::remote().await;
+    bench.up().await.unwrap();
+    let broken = bench.load(&["broken"], &Reporter::silent()).await.unwrap_err();
+    assert_eq!(broken.as_slice()[0].code, "engine.load_source");
+    assert_eq!(broken.as_slice()[0].causes, ["the disk is on fire"]);
+    let (reporter, events) = keeping();
+    let refused = bench.load(&["nothing"], &reporter).await.unwrap_err();
+    assert_eq!(refused.as_slice().len(), 3, "every node says it");
+    assert_eq!(refused.as_slice()[0].code, "engine.load_refused");
+    assert_eq!(refused.as_slice()[0].causes, ["this is no archive"]);
+    assert_eq!(steps(&events).last().unwrap().1, StepState::Failed);
+    // Nothing is held afterwards.
+    bench.load(&["one"], &Reporter::silent()).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_loaded_while_a_node_is_away_or_another_verb_works() {
+    let bench = Bench::new();
+    let unknown = bench.load(&["one"], &Reporter::silent()).await.unwrap_err();
+    assert_eq!(unknown.as_slice()[0].code, "engine.unrecorded");
+    assert!(!bench.path("state").exists(), "asking made a state folder");
+    bench.up().await.unwrap();
+    let lock = bench.state().lock(bench.cluster.name(), "up").unwrap();
+    let busy = bench.load(&["one"], &Reporter::silent()).await.unwrap_err();
+    assert_eq!(busy.as_slice()[0].code, "state.busy");
+    drop(lock);
+    bench.fake.kill(bench.cluster.name(), &"worker-1".parse().unwrap());
+    bench.fake.inject(None);
+    let away = bench.load(&["one"], &Reporter::silent()).await.unwrap_err();
+    assert_eq!(away.as_slice()[0].code, "engine.node_not_running");
+    assert!(away.to_string().contains("worker-1"), "{away}");
+    assert_eq!(bench.fake.calls(), ["observe"]);
+}
+
+/// A ground of this name.
+fn ground(settings: cluster::Provider) -> (Arc<Fake>, Ground) {
+    let fake = Arc::new(Fake::new());
+    let provider: Arc<dyn Provider> = fake.clone();
+    (fake, Ground { settings, provider })
+}
+
+#[tokio::test]
+async fn a_name_that_another_ground_has_is_refused_before_anything_is_made() {
+    let mut bench = Bench::new();
+    bench.up().await.unwrap();
+    let docker = cluster::Provider::Docker(DockerProvider::default());
+    let linux = Ground { settings: cluster::Provider::default(), provider: bench.fake.clone() };
+    // The same file for another ground, with what is known of the cluster and without.
+    bench.cluster.spec.provider = docker.clone();
+    let (other, ground) = ground(docker);
+    bench.fake = other;
+    bench.grounds = vec![linux, ground];
+    let state = bench.path("state");
+    for is_known in [true, false] {
+        if !is_known {
+            std::fs::remove_dir_all(&state).unwrap();
+        }
+        let refused = bench.up().await.unwrap_err();
+        assert_eq!(refused.as_slice()[0].code, "engine.name_taken");
+        assert_eq!(refused.to_string(), "cluster `demo` exists already, on linux");
+        assert_eq!(bench.observed().await, []);
+    }
+}
+
+#[tokio::test]
+async fn a_ground_that_does_not_answer_counts_only_where_the_cluster_was_made_on_it() {
+    let mut bench = Bench::new();
+    let (silent, ground) = ground(cluster::Provider::Docker(DockerProvider::default()));
+    bench.grounds = vec![ground];
+    silent.inject(Some(Injection { call: 0, when: When::Before }));
+    bench.up().await.unwrap();
+    // As if it had been made there.
+    let mut known = bench.state().read(bench.cluster.name()).unwrap().unwrap();
+    known.applied.cluster.spec.provider = cluster::Provider::Docker(DockerProvider::default());
+    bench.state().write(&known).unwrap();
+    silent.inject(Some(Injection { call: 0, when: When::Before }));
+    let refused = bench.up().await.unwrap_err();
+    assert_eq!(refused.as_slice()[0].code, "engine.ground_silent");
+    assert!(refused.to_string().contains("made on docker"), "{refused}");
 }

@@ -36,6 +36,18 @@ pub fn list_tables() -> Result<Vec<Table>> {
     Ok(tables.collect())
 }
 
+/// A table as `nft` writes it; `None` if it is absent.
+pub fn read_table(family: &str, name: &str) -> Result<Option<String>> {
+    match run("list", &["list", "table", family, name], "") {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => {
+            // That it is absent is said in a sentence only, and it can go at any moment.
+            let is_there = |table: &Table| table.family == family && table.name == name;
+            if list_tables()?.iter().any(is_there) { Err(error) } else { Ok(None) }
+        }
+    }
+}
+
 /// Deletes a table with all that is in it. Absent is success.
 pub fn destroy_table(family: &str, name: &str) -> Result<()> {
     // Declared first, so that there is one to delete; `destroy` is known only to newer versions.
@@ -82,6 +94,9 @@ mod tests {
                 .unwrap();
             let table = Table { family: "inet".into(), name: "bivouac-test".into() };
             assert_eq!(list_tables().unwrap(), [table]);
+            let text = read_table("inet", "bivouac-test").unwrap().unwrap();
+            assert!(text.contains("type filter hook input"), "{text}");
+            assert_eq!(read_table("inet", "other").unwrap(), None);
             let error = load("table inet other { chain c { nonsense } }").unwrap_err();
             assert!(error.cause().to_string().contains("nonsense"), "{}", error.cause());
             assert_eq!(error.to_string(), "load nftables (`nft -f -`) failed");

@@ -21,8 +21,9 @@ use rustix::event::epoll;
 use inbox::Inbox;
 use publish::Publisher;
 
-use crate::apply::ensure_applied;
+use crate::apply::{Applied, ensure_applied};
 use crate::config::{Refused, open_config};
+use crate::ground::ensure_furnished;
 use crate::logs::{Log, Logs};
 use crate::machine::{Answer, Effect, Event, Machine, UnitId};
 use crate::options::RunOptions;
@@ -194,6 +195,14 @@ impl Supervisor {
     }
 
     fn apply(&mut self, config: &NodeConfig, options: &RunOptions) {
+        if self.publisher.problems.is_empty() {
+            let mut furnished = Applied::default();
+            self.publisher.problems = ensure_furnished(options, &mut furnished);
+            if !furnished.changes.is_empty() {
+                self.logs.note(&format!("furnished the node: {}", furnished.changes.join(", ")));
+            }
+            self.publisher.warnings.extend(furnished.warnings);
+        }
         if self.publisher.problems.is_empty() {
             if std::process::id() == 1
                 && let Err(error) = bivouac_sys::cgroup::delegate_inside("/sys/fs/cgroup")

@@ -1,19 +1,17 @@
 //! `bivouac down`
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bivouac_engine::{DownRequest, down};
 use bivouac_plan::{Action, plan_down};
-use bivouac_spec::cluster::Provider as ProviderSpec;
+use bivouac_spec::cluster::Provider;
 use bivouac_spec::{Class, ClusterName, Problem, Problems};
 use serde::Serialize;
 
 use crate::args::{self, Global};
-use crate::selection::{
-    Existing, choose, existing_clusters, open_provider, open_state, read_cluster,
-};
+use crate::grounds::{Existing, existing_clusters, open_ground};
+use crate::selection::{choose, open_state, read_cluster};
 use crate::{home, output, progress};
 
 #[derive(Debug, Serialize)]
@@ -25,7 +23,8 @@ struct Removed {
 }
 
 pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Problems> {
-    let existing = existing_clusters(global).await?;
+    let found = existing_clusters(global, &open_state(global)).await?;
+    let (existing, silent) = (found.clusters, found.silent);
     let names: Vec<ClusterName> = match (&arguments.file, &arguments.name) {
         _ if arguments.all => {
             // A cluster that only the ground knows may be somebody else's, with another state folder.
@@ -34,7 +33,7 @@ pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Pr
                 .filter(|cluster| cluster.state.is_some() || cluster.unreadable.is_some());
             ours.map(|cluster| cluster.name().clone()).collect()
         }
-        (Some(file), _) => vec![read_cluster(file)?.name().clone()],
+        (Some(file), _) => vec![read_cluster(file, None)?.name().clone()],
         (None, Some(name)) => vec![name.clone()],
         (None, None) => match &existing[..] {
             [only] => vec![only.name().clone()],
@@ -48,10 +47,12 @@ pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Pr
     for name in names {
         let started = Instant::now();
         let found = existing.iter().find(|cluster| *cluster.name() == name);
-        let actions = if arguments.dry_run {
-            Ok(plan_down(&name, found.map(|cluster| &cluster.observed)).actions)
-        } else {
-            remove(global, &name, found, &reporter).await
+        let actions = match found.and_then(Existing::silenced) {
+            Some(problem) => Err(problem.into()),
+            None if arguments.dry_run => {
+                Ok(plan_down(&name, found.map(|cluster| &cluster.observed)).actions)
+            }
+            None => remove(global, &name, found, &reporter).await,
         };
         match actions {
             Ok(actions) => removed.push(Removed {
@@ -60,6 +61,10 @@ pub async fn run(global: &Global, arguments: &args::Down) -> Result<ExitCode, Pr
                 seconds: started.elapsed().as_secs_f64(),
             }),
             Err(found) => problems.extend(found.as_slice().iter().cloned()),
+        }
+        if found.is_none() {
+            // It may be where nobody answers.
+            problems.extend(silent.iter().cloned());
         }
     }
     output::write(arguments.output, &removed, || {
@@ -80,10 +85,8 @@ async fn remove(
     found: Option<&Existing>,
     reporter: &bivouac_engine::Reporter,
 ) -> Result<Vec<Action>, Problems> {
-    let provider = found.map_or_else(
-        || open_provider(global, &ProviderSpec::default()),
-        |existing| Arc::clone(&existing.provider),
-    );
+    let provider = found
+        .map_or_else(|| open_ground(global, &Provider::default()).provider, Existing::provider);
     let state = open_state(global);
     let kubeconfig = home::kubeconfig_file(None);
     let request = DownRequest { cluster: name, provider, state: &state, kubeconfig };

@@ -1,10 +1,11 @@
 //! `bivouac image`
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use bivouac_image::Cancel;
+use bivouac_image::{Cancel, NodeImageInfo, NodeManifest};
 use bivouac_spec::{Problem, Problems};
+use serde::Serialize;
 
 use crate::args::{self, Format, Global, ImageCommand};
 use crate::images::{StoreImages, problem_of, step_reporter};
@@ -12,69 +13,125 @@ use crate::output::{self, table};
 use crate::selection::open_state;
 use crate::{progress, signals};
 
+/// A node image, as documents show it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Shown {
+    key: String,
+    digest: String,
+    created: jiff::Timestamp,
+    versions: BTreeMap<String, String>,
+    /// Bytes of the files in its root file system.
+    size: u64,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed {
+    key: String,
+    digest: String,
+    created: jiff::Timestamp,
+    versions: BTreeMap<String, String>,
+    size: u64,
+    /// Whether a node of this machine runs on it.
+    in_use: bool,
+    /// Whether clusters were made from it.
+    used_by_clusters: bool,
+    /// Whether this bivouac makes nodes from it.
+    current: bool,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Pruned {
+    removed: Vec<String>,
+    bytes: u64,
+    build_running: bool,
+}
+
 pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Problems> {
     match &image.command {
         ImageCommand::Build { bundle, output } => {
             let images = StoreImages::open(global).with_bundle(bundle.clone());
             let reporter = progress::reporter(global);
-            let image = images.build(&reporter, &signals::cancellation()).await?;
-            output::write(*output, &image.manifest, || {
-                format!("node image {} is in the store\n", image.manifest.digest)
+            let built = images.build(&reporter, &signals::cancellation()).await?;
+            let shown = shown(built.manifest);
+            output::write(*output, &shown, || {
+                format!("node image {} is in the store\n", shown.digest)
             })?;
         }
-        ImageCommand::List { output } => {
-            let (store, used) = (StoreImages::open(global).store()?, used(global)?);
-            let current = StoreImages::open(global).bundle()?.image_key();
-            let images = bivouac_image::list(&store).map_err(|error| problem_of(&error))?;
-            output::write(*output, &images, || {
-                let mut rows = vec![
-                    ["KEY", "KUBERNETES", "SIZE", "CREATED", "USE"].map(str::to_owned).to_vec(),
-                ];
-                for image in &images {
-                    let uses = [
-                        (image.key == current, "this bivouac"),
-                        (image.in_use || used.contains(&image.key), "clusters"),
-                    ];
-                    let uses: Vec<&str> =
-                        uses.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
-                    rows.push(vec![
-                        image.key.chars().take(12).collect(),
-                        image.versions.get("kube").cloned().unwrap_or_default(),
-                        output::bytes(image.size),
-                        image.created.strftime("%Y-%m-%d %H:%M").to_string(),
-                        uses.join(", "),
-                    ]);
-                }
-                table(&rows)
-            })?;
-        }
+        ImageCommand::List { output } => list(global, *output)?,
         ImageCommand::Verify { output } => return verify(global, *output).await,
-        ImageCommand::Prune { all, output } => {
-            let images = StoreImages::open(global);
-            let mut keep = used(global)?;
-            if !all {
-                keep.insert(images.bundle()?.image_key());
-            }
-            let keep: Vec<&str> = keep.iter().map(String::as_str).collect();
-            let pruned = bivouac_image::prune(&images.store()?, &keep)
-                .map_err(|error| problem_of(&error))?;
-            output::write(*output, &pruned, || {
-                format!(
-                    "removed {} things, {}\n",
-                    pruned.removed.len(),
-                    output::bytes(pruned.bytes)
-                )
-            })?;
-        }
+        ImageCommand::Prune { all, output } => prune(global, *all, *output)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn shown(manifest: NodeManifest) -> Shown {
+    let NodeManifest { key, digest, created, versions, size, .. } = manifest;
+    Shown { key, digest: digest.to_string(), created, versions, size }
+}
+
+fn list(global: &Global, format: Format) -> Result<(), Problem> {
+    let (images, used) = (StoreImages::open(global), used(global)?);
+    let current = images.bundle()?.image_key();
+    let there = match images.store_if_there()? {
+        Some(store) => bivouac_image::list(&store).map_err(|error| problem_of(&error))?,
+        None => Vec::new(),
+    };
+    let listed = there.into_iter().map(|image| {
+        let NodeImageInfo { key, digest, created, versions, size, in_use } = image;
+        let (current, used_by_clusters) = (key == current, used.contains(&key));
+        let digest = digest.to_string();
+        Listed { key, digest, created, versions, size, in_use, used_by_clusters, current }
+    });
+    let listed: Vec<Listed> = listed.collect();
+    output::write(format, &listed, || {
+        let mut rows =
+            vec![["KEY", "KUBERNETES", "SIZE", "CREATED", "USE"].map(str::to_owned).to_vec()];
+        rows.extend(listed.iter().map(row));
+        table(&rows)
+    })
+}
+
+fn row(image: &Listed) -> Vec<String> {
+    let uses =
+        [(image.current, "this bivouac"), (image.in_use || image.used_by_clusters, "clusters")];
+    let uses: Vec<&str> = uses.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
+    vec![
+        image.key.chars().take(12).collect(),
+        image.versions.get("kube").cloned().unwrap_or_default(),
+        output::bytes(image.size),
+        image.created.strftime("%Y-%m-%d %H:%M").to_string(),
+        uses.join(", "),
+    ]
+}
+
+fn prune(global: &Global, all: bool, format: Format) -> Result<(), Problem> {
+    let (images, mut keep) = (StoreImages::open(global), used(global)?);
+    if !all {
+        keep.insert(images.bundle()?.image_key());
+    }
+    let keep: Vec<&str> = keep.iter().map(String::as_str).collect();
+    let mut pruned = Pruned::default();
+    if let Some(store) = images.store_if_there()? {
+        let done = bivouac_image::prune(&store, &keep).map_err(|error| problem_of(&error))?;
+        let bivouac_image::Pruned { removed, bytes, build_running } = done;
+        pruned = Pruned { removed, bytes, build_running };
+    }
+    output::write(format, &pruned, || {
+        format!("removed {} things, {}\n", pruned.removed.len(), output::bytes(pruned.bytes))
+    })
 }
 
 /// Hashes everything in the store. Damage is shown and makes the command fail; the next build mends it.
 async fn verify(global: &Global, format: Format) -> Result<ExitCode, Problems> {
     let (store, reporter, stop) =
-        (StoreImages::open(global).store()?, progress::reporter(global), Cancel::new());
-    let check = move || bivouac_image::verify(&store, &step_reporter(reporter), &stop);
+        (StoreImages::open(global).store_if_there()?, progress::reporter(global), Cancel::new());
+    let check = move || match store {
+        Some(store) => bivouac_image::verify(&store, &step_reporter(reporter), &stop),
+        None => Ok(Vec::new()),
+    };
     let damage = tokio::task::spawn_blocking(check)
         .await
         .map_err(|error| Problem::from_error("image.verify", &error))?;

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use bivouac_spec::{Problem, Problems};
 
 use crate::args::{self, Global};
+use crate::selection::choose;
 use crate::{access, home, output};
 
 pub async fn run(global: &Global, arguments: &args::Kubeconfig) -> Result<ExitCode, Problems> {
-    let ours = access::kubeconfig(global, arguments.name.as_ref()).await?;
+    let existing = choose(global, arguments.name.as_ref()).await?;
+    let ours = access::kubeconfig(global, &existing).await?;
     let merge = |existing: Option<&str>| {
         bivouac_pki::merge(existing, &ours, true)
             .map_err(|error| Problem::from_error("kubeconfig.unmergeable", &error))

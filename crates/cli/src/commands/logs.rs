@@ -7,8 +7,9 @@ use bivouac_spec::{NodeName, Problem, Problems};
 use tokio::io::AsyncReadExt;
 
 use crate::args::{self, Global};
+use crate::grounds::Existing;
 use crate::output;
-use crate::selection::{Existing, choose};
+use crate::selection::choose;
 
 pub async fn run(global: &Global, arguments: &args::Logs) -> Result<ExitCode, Problems> {
     let existing = choose(global, arguments.chosen.cluster.as_ref()).await?;

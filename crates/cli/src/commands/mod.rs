@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod documents;
 pub mod down;
 pub mod exec;
+pub mod export;
 pub mod image;
 pub mod kubeconfig;
 pub mod kubectl;

@@ -1,16 +1,16 @@
 //! `bivouac plan`
 
 use std::process::ExitCode;
-use std::time::Duration;
 
-use bivouac_engine::{UpRequest, prepare};
-use bivouac_plan::Action;
+use bivouac_engine::{PrepareRequest, prepare};
+use bivouac_plan::{Action, Plan};
 use bivouac_spec::Problems;
 
 use crate::args::{self, Format, Global, Source};
+use crate::grounds::{open_ground, open_grounds};
 use crate::images::StoreImages;
 use crate::output;
-use crate::selection::{cluster_asked_for, open_provider, open_state};
+use crate::selection::{cluster_asked_for, open_state};
 
 pub async fn run(global: &Global, plan: &args::Plan) -> Result<ExitCode, Problems> {
     show(global, &plan.source, plan.output).await
@@ -20,17 +20,25 @@ pub async fn run(global: &Global, plan: &args::Plan) -> Result<ExitCode, Problem
 pub async fn show(global: &Global, source: &Source, format: Format) -> Result<ExitCode, Problems> {
     let cluster = cluster_asked_for(global, source)?;
     let stack = bivouac_stacks::open(&cluster.spec.stack);
-    let request = UpRequest {
+    let state = open_state(global);
+    let request = PrepareRequest {
         cluster: &cluster,
-        provider: open_provider(global, &cluster.spec.provider),
+        provider: open_ground(global, &cluster.spec.provider).provider,
+        grounds: &open_grounds(global, &state),
         stack: stack.as_ref(),
         images: &StoreImages::open(global),
-        agent: "".into(),
-        state: &open_state(global),
-        kubeconfig: None,
-        timeout: Duration::ZERO,
+        state: &state,
     };
-    let plan = prepare(&request).await?.plan;
+    // What stops it before anything is planned is a plan that refuses, for whoever reads documents.
+    let plan = prepare(&request).await.map_or_else(
+        |problems| Plan {
+            cluster: cluster.name().clone(),
+            actions: Vec::new(),
+            refusals: problems.as_slice().to_vec(),
+            notes: Vec::new(),
+        },
+        |prepared| prepared.plan,
+    );
     output::write(format, &plan, || {
         let mut text = String::new();
         for action in &plan.actions {
@@ -39,9 +47,12 @@ pub async fn show(global: &Global, source: &Source, format: Format) -> Result<Ex
         for note in &plan.notes {
             text.push_str(&format!("note: {note}\n"));
         }
+        if !plan.refusals.is_empty() {
+            return text;
+        }
         if plan.is_empty() {
             text.push_str(&format!("cluster {} is as asked: nothing to do\n", cluster.name()));
-        } else if plan.refusals.is_empty() {
+        } else {
             text.push_str(&format!(
                 "{} to do; `bivouac up{}` does it\n",
                 count(&plan.actions),
@@ -58,7 +69,9 @@ pub async fn show(global: &Global, source: &Source, format: Format) -> Result<Ex
 fn asked(source: &Source) -> String {
     let file = source.file.as_ref().map(|file| format!(" -f {file}")).unwrap_or_default();
     let name = source.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
-    file + &name
+    let provider = source.provider.map(|provider| provider.settings());
+    let provider = provider.map(|settings| format!(" --provider {}", settings.name()));
+    file + &provider.unwrap_or_default() + &name
 }
 
 /// How many actions, in words.

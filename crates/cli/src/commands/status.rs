@@ -14,8 +14,9 @@ use crate::{output, report};
 
 pub async fn run(global: &Global, arguments: &args::Status) -> Result<ExitCode, Problems> {
     let existing = choose(global, arguments.name.as_ref()).await?;
-    let (provider, state) = (existing.provider.as_ref(), existing.state.as_ref());
-    let status = cluster_status(provider, existing.provider_name, &existing.observed, state).await;
+    let (ground, state) = (&existing.ground, existing.state.as_ref());
+    let (provider, name) = (ground.provider.as_ref(), ground.settings.name());
+    let status = cluster_status(provider, name, &existing.observed, state).await;
     output::write(arguments.output, &status, || text(&status, arguments.services))?;
     Ok(if status.usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -31,7 +32,7 @@ fn text(status: &ClusterStatus, services: bool) -> String {
         rows.push(vec![
             name.to_string(),
             node.role.clone().unwrap_or_else(|| "-".to_owned()),
-            node.word().to_owned(),
+            node.word().name().to_owned(),
             node.address.map_or_else(|| "-".to_owned(), |address| address.to_string()),
             said.map_or_else(|| "-".to_owned(), |said| up_for(said.uptime)),
             said.and_then(sentence::waiting).unwrap_or_default(),

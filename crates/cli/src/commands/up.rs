@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bivouac_engine::UpRequest;
+use bivouac_engine::{PrepareRequest, UpOptions};
 use bivouac_plan::Action;
 use bivouac_spec::{ClusterName, Problems};
 use serde::Serialize;
 
 use crate::args::{self, Global};
+use crate::grounds::{open_ground, open_grounds};
 use crate::images::StoreImages;
-use crate::selection::{cluster_asked_for, open_provider, open_state};
+use crate::selection::{cluster_asked_for, open_state};
 use crate::{home, output, progress, signals};
 
 /// What `up` came to.
@@ -32,22 +33,23 @@ pub async fn run(global: &Global, up: &args::Up) -> std::result::Result<ExitCode
     let started = Instant::now();
     let cluster = cluster_asked_for(global, &up.source)?;
     let stack = bivouac_stacks::open(&cluster.spec.stack);
-    let request = UpRequest {
+    let state = open_state(global);
+    let request = PrepareRequest {
         cluster: &cluster,
-        provider: open_provider(global, &cluster.spec.provider),
+        provider: open_ground(global, &cluster.spec.provider).provider,
+        grounds: &open_grounds(global, &state),
         stack: stack.as_ref(),
         images: &StoreImages::open(global),
+        state: &state,
+    };
+    let kubeconfig = || home::kubeconfig_file(up.kubeconfig.as_ref());
+    let options = UpOptions {
         agent: home::own_binary()?,
-        state: &open_state(global),
-        kubeconfig: if up.no_kubeconfig {
-            None
-        } else {
-            home::kubeconfig_file(up.kubeconfig.as_ref())
-        },
+        kubeconfig: if up.no_kubeconfig { None } else { kubeconfig() },
         timeout: Duration::from_secs(up.timeout),
     };
     let reporter = progress::reporter(global);
-    let upped = bivouac_engine::up(&request, &reporter, &signals::cancellation()).await?;
+    let upped = bivouac_engine::up(&request, &options, &reporter, &signals::cancellation()).await?;
     drop(reporter);
     let changed = !upped.actions.is_empty();
     let result = Result {

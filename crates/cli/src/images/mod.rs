@@ -1,5 +1,7 @@
 //! The store of node images, as the engine wants it.
 
+mod archive;
+mod containers;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -7,13 +9,14 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bivouac_engine::{NodeImages, Reporter};
 use bivouac_image::{BuildOptions, Bundle, Cancel, NodeImage, Store};
-use bivouac_provider::ImagePaths;
+use bivouac_provider::{ImagePaths, LayerPath};
 use bivouac_spec::{Class, Problem};
 use camino::Utf8PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Global;
 
+pub use containers::Containers;
 pub use steps::step_reporter;
 
 /// The node images of a store, built from the bundle when they are not there.
@@ -25,7 +28,7 @@ pub struct StoreImages {
 impl StoreImages {
     /// The node images of the store that the options name.
     pub fn open(global: &Global) -> Self {
-        Self { store: global.store_path(), bundle: None }
+        Self { store: global.store.clone(), bundle: None }
     }
 
     /// The same, built from the bundle in this folder.
@@ -44,6 +47,11 @@ impl StoreImages {
     /// The store.
     pub fn store(&self) -> Result<Store, Problem> {
         Store::open(&self.store).map_err(|error| problem_of(&error))
+    }
+
+    /// The store, if there is one: nothing is made by looking.
+    pub fn store_if_there(&self) -> Result<Option<Store>, Problem> {
+        if self.store.is_dir() { self.store().map(Some) } else { Ok(None) }
     }
 
     /// The unpacked image of this key.
@@ -105,10 +113,21 @@ impl NodeImages for StoreImages {
             key: image.key().to_owned(),
             digest: image.manifest.digest.to_string(),
             layout: image.oci_layout(),
+            layers: layers_of(&image),
             rootfs: image.rootfs(),
             shared_images: self.store()?.containers(),
         })
     }
+}
+
+fn layers_of(image: &NodeImage) -> Vec<LayerPath> {
+    let blobs = image.oci_layout().join("blobs/sha256");
+    let layers = image.manifest.layers.iter().map(|layer| LayerPath {
+        blob: blobs.join(layer.digest.hex()),
+        diff_id: layer.diff_id.to_string(),
+        size: layer.plain_size,
+    });
+    layers.collect()
 }
 
 /// The versions of the programs in the node image, by name.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use bivouac_engine::{Event, Progress, Reporter, StepState};
+use bivouac_engine::{Event, Progress, Reporter, StepState, Unit};
 use bivouac_spec::NodeName;
 
 use super::{sentence, write_line};
@@ -12,8 +12,11 @@ use super::{sentence, write_line};
 /// The shortest time between two lines about what one node waits for.
 const NODE_PACE: Duration = Duration::from_secs(1);
 
-/// The shortest time between two lines about one running step.
+/// The shortest time between two lines about one running step that takes minutes.
 const PACE: Duration = Duration::from_secs(10);
+
+/// The same for bytes on their way.
+const BYTES_PACE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Seen {
@@ -53,7 +56,8 @@ pub fn reporter(color: bool) -> Reporter {
 
 fn step(steps: &mut BTreeMap<String, Instant>, progress: &Progress) -> Option<String> {
     let first = !steps.contains_key(&progress.step);
-    let due = steps.get(&progress.step).is_none_or(|last| last.elapsed() >= PACE);
+    let pace = if progress.unit == Unit::Bytes { BYTES_PACE } else { PACE };
+    let due = steps.get(&progress.step).is_none_or(|last| last.elapsed() >= pace);
     let said = match progress.state {
         StepState::Planned => return None,
         StepState::Running if !due => return None,

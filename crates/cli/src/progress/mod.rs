@@ -19,8 +19,8 @@ pub fn reporter(global: &Global) -> Reporter {
             let json = serde_json::to_string(&event).expect("an event has string keys only");
             write_line(&json);
         }),
-        ProgressStyle::Auto if std::io::stderr().is_terminal() => bars::reporter(global.color()),
-        ProgressStyle::Auto | ProgressStyle::Lines => lines::reporter(global.color()),
+        ProgressStyle::Auto if std::io::stderr().is_terminal() => bars::reporter(global.color),
+        ProgressStyle::Auto | ProgressStyle::Lines => lines::reporter(global.color),
     }
 }
 

@@ -9,14 +9,13 @@ use bivouac_spec::quantity::Bytes;
 use bivouac_sys::capability::{self, Capabilities};
 use bivouac_sys::cgroup::{Hierarchy, Version};
 use bivouac_sys::filesystem::space;
-use bivouac_sys::netlink::{Link, Route};
+use bivouac_sys::netlink::Link;
 use camino::Utf8Path;
 use ipnet::IpNet;
 
 use super::folder::StateFolder;
 use super::names::Owner;
 use super::problem::OrProblem as _;
-use super::resolver::Resolver;
 
 /// All facts. What cannot be told is the least that it may be.
 pub(super) fn facts(state: &StateFolder) -> Result<Facts, Problem> {
@@ -38,7 +37,7 @@ pub(super) fn facts(state: &StateFolder) -> Result<Facts, Problem> {
         shares_images: true,
         open_files: open_files(),
         occupied: occupied().or_problem("netlink", "the host's networks cannot be listed")?,
-        resolvers: Resolver::detect().servers,
+        reaches_nodes: true,
     })
 }
 
@@ -78,37 +77,14 @@ fn memory() -> u64 {
     number.unwrap_or(0) * 1024
 }
 
-/// Networks that are in use, and for what. Those of bivouac's clusters are told as `cluster NAME`, because a cluster's own are
-/// no obstacle to it.
+/// Networks that are in use, and for what. Those of bivouac's clusters are told as `cluster NAME`.
 fn occupied() -> bivouac_sys::Result<BTreeMap<IpNet, String>> {
-    let route = Route::open()?;
-    let links = route.links()?;
-    let owner = |link: Option<&Link>| match link?.alias.as_deref().and_then(Owner::parse)? {
-        Owner::Cluster(cluster) | Owner::Node(cluster, ..) => Some(format!("cluster {cluster}")),
-    };
-    let mut occupied = BTreeMap::new();
-    for one in route.routes()? {
-        let name = one.interface.as_deref().unwrap_or_default();
-        let text = owner(links.iter().find(|link| link.name == name))
-            .unwrap_or_else(|| format!("route through {name}"));
-        occupied.entry(one.destination.trunc()).or_insert(text);
-    }
-    for one in route.addresses()? {
-        let link = links.iter().find(|link| link.index == one.link);
-        let name = link.map_or("?", |link| link.name.as_str());
-        let text = owner(link).unwrap_or_else(|| format!("address of {name}"));
-        occupied.entry(one.address.trunc()).or_insert(text);
-    }
-    // A default route leads everywhere and takes nothing; loopback and link-local addresses are never given to clusters.
-    occupied.retain(|network, _| network.prefix_len() > 0 && !is_reserved(network));
-    Ok(occupied)
+    crate::occupied::occupied(owner)
 }
 
-fn is_reserved(network: &IpNet) -> bool {
-    match network {
-        IpNet::V4(network) => network.addr().is_loopback() || network.addr().is_link_local(),
-        IpNet::V6(network) => {
-            network.addr().is_loopback() || network.addr().is_unicast_link_local()
-        }
+/// The cluster of this provider whose link it is.
+pub(crate) fn owner(link: &Link) -> Option<String> {
+    match link.alias.as_deref().and_then(Owner::parse)? {
+        Owner::Cluster(cluster) | Owner::Node(cluster, ..) => Some(format!("cluster {cluster}")),
     }
 }

@@ -1,13 +1,13 @@
 //! Logs, read from the host's side of the node's log folder: a stopped node has them too.
 
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::io;
 use std::time::Duration;
 
 use bivouac_provider::{LogRequest, Reader};
 use bivouac_spec::name::nearest;
 use bivouac_spec::{NodeName, Problem};
+use bivouac_sys::filesystem::Tail;
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::stream;
 use tokio::time::{MissedTickBehavior, interval};
@@ -16,7 +16,6 @@ use tokio_util::io::StreamReader;
 
 use super::folder::NodeFolder;
 use super::problem::OrProblem as _;
-use super::record::open_no_follow;
 
 /// The agent's own log.
 const AGENT: &str = "agent";
@@ -39,14 +38,15 @@ pub(super) fn open(
 ) -> Result<Reader, Problem> {
     let path = find(folder, node, request.service.as_deref())?;
     let message = format!("the log {path} cannot be read");
-    let mut file = open_no_follow(&path).or_problem("logs", &message)?;
-    // The agent's own log takes the console's place as soon as it is there.
-    let path =
-        if request.service.is_none() { folder.logs().join(format!("{AGENT}.log")) } else { path };
-    if let Some(lines) = request.tail {
-        seek_to_tail(&mut file, lines).or_problem("logs", &message)?;
+    let mut log = Tail::open(&path).or_problem("logs", &message)?;
+    if request.service.is_none() {
+        // The agent's own log takes the console's place as soon as it is there.
+        log = log.succeeded_by(folder.logs().join(format!("{AGENT}.log")));
     }
-    Ok(if request.follow { follow(path, file) } else { to_end(file) })
+    if let Some(lines) = request.tail {
+        log.seek_to_lines(lines).or_problem("logs", &message)?;
+    }
+    Ok(if request.follow { follow(log) } else { to_end(log.into_file()) })
 }
 
 /// The file of a log, by the name of its service.
@@ -85,91 +85,35 @@ fn list(logs: &Utf8Path) -> Vec<String> {
     names
 }
 
-/// Moves to the start of the last so many lines.
-fn seek_to_tail(file: &mut File, lines: usize) -> io::Result<()> {
-    let end = file.seek(SeekFrom::End(0))?;
-    if lines == 0 {
-        return Ok(());
-    }
-    let (mut position, mut found) = (end, 0);
-    let mut block = vec![0; BLOCK];
-    while position > 0 {
-        let length = position.min(BLOCK as u64);
-        position -= length;
-        file.seek(SeekFrom::Start(position))?;
-        // Never longer than a block.
-        let part = &mut block[..usize::try_from(length).unwrap_or(BLOCK)];
-        file.read_exact(part)?;
-        for (index, _) in part.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
-            let next = position + index as u64 + 1;
-            // A newline at the very end closes the last line and starts none.
-            found += usize::from(next < end);
-            if found == lines && next < end {
-                return file.seek(SeekFrom::Start(next)).map(drop);
-            }
-        }
-    }
-    file.rewind()
-}
-
 fn to_end(file: File) -> Reader {
     Box::new(tokio::fs::File::from_std(file))
 }
 
 /// A log that goes on.
 struct Followed {
-    path: Utf8PathBuf,
-    file: File,
+    log: Tail,
     ticks: tokio::time::Interval,
 }
 
 impl Followed {
-    /// What was written since; empty if nothing.
-    fn read(&mut self) -> io::Result<Bytes> {
-        let mut block = vec![0; BLOCK];
-        let length = self.file.read(&mut block)?;
-        block.truncate(length);
-        Ok(block.into())
-    }
-
-    /// The file that has taken the place of this one.
-    fn successor(&self) -> io::Result<Option<File>> {
-        match open_no_follow(&self.path) {
-            Ok(next) if next.metadata()?.ino() != self.file.metadata()?.ino() => Ok(Some(next)),
-            Ok(_) => Ok(None),
-            // Between the removal of one and the making of the next.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn next(&mut self) -> io::Result<Bytes> {
+        let mut block = vec![0; BLOCK];
         loop {
-            let bytes = self.read()?;
-            if !bytes.is_empty() {
-                return Ok(bytes);
-            }
-            if let Some(next) = self.successor()? {
-                // Nobody writes to the old file any more: what came since the last look is its end.
-                let rest = self.read()?;
-                if !rest.is_empty() {
-                    return Ok(rest);
+            match self.log.read_more(&mut block)? {
+                0 => _ = self.ticks.tick().await,
+                length => {
+                    block.truncate(length);
+                    return Ok(block.into());
                 }
-                self.file = next;
-            } else if self.file.metadata()?.len() < self.file.stream_position()? {
-                // Cut, and written from its start again.
-                self.file.rewind()?;
-            } else {
-                self.ticks.tick().await;
             }
         }
     }
 }
 
-fn follow(path: Utf8PathBuf, file: File) -> Reader {
+fn follow(log: Tail) -> Reader {
     let mut ticks = interval(PROBE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let followed = Followed { path, file, ticks };
+    let followed = Followed { log, ticks };
     let blocks = stream::unfold(followed, |mut followed| async move {
         let block = followed.next().await;
         Some((block, followed))

@@ -23,21 +23,22 @@ mod network;
 mod node;
 mod observe;
 mod order;
+mod passage;
+mod ports;
 mod problem;
 mod record;
 mod reexec;
 mod remove;
 mod resolver;
 mod rules;
-#[cfg(test)]
-mod samples;
+mod sockets;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bivouac_provider::{NetworkRequest, Node, NodeRequest, Provider};
+use bivouac_provider::{ImageRequest, NetworkRequest, Node, NodeRequest, Progress, Provider};
 use bivouac_spec::facts::Survey;
 use bivouac_spec::name::nearest;
 use bivouac_spec::{ClusterName, NodeName, ObservedCluster, Problem};
@@ -51,6 +52,7 @@ use problem::{OrProblem as _, failed, join};
 use record::NodeRecord;
 use resolver::Resolver;
 
+pub(crate) use facts::owner;
 pub use reexec::dispatch;
 
 /// What the provider needs to know.
@@ -87,6 +89,15 @@ impl Provider for LinuxProvider {
         blocking(move || observe::clusters(&state)).await
     }
 
+    /// Nodes mount the image from the store.
+    async fn ensure_image(
+        &self,
+        _: &ImageRequest,
+        _: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<(), Problem> {
+        Ok(())
+    }
+
     async fn ensure_network(&self, request: &NetworkRequest) -> Result<(), Problem> {
         let (state, request) = (self.state.clone(), request.clone());
         blocking(move || network::ensure(&state, &request)).await
@@ -97,6 +108,9 @@ impl Provider for LinuxProvider {
         let boot = blocking(move || prepare(&state, &owned)).await?;
         if let Some(boot) = boot {
             launch::ask(&Order::Boot(Box::new(boot))).await?;
+        }
+        if !request.ports.is_empty() {
+            network::let_back(&request.cluster, &request.node);
         }
         self.open_node(&request.cluster, &request.node).await
     }

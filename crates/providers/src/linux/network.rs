@@ -6,40 +6,65 @@
 //! ```
 
 use bivouac_provider::NetworkRequest;
-use bivouac_spec::{Addresses, ClusterName, Problem};
+use bivouac_spec::{Addresses, ClusterName, NodeName, Problem};
 use bivouac_sys::netlink::{Route, RouteEntry};
 use bivouac_sys::{nft, sysctl};
 use ipnet::IpNet;
 
 use super::folder::{self, StateFolder};
 use super::names::{self, Owner};
+use super::ports::Forward;
 use super::problem::{OrProblem as _, failed};
 use super::resolver::Resolver;
-use super::{forwarding, rules};
+use super::{forwarding, passage, ports, rules};
 
 /// Makes the network of a cluster, or what is missing of it.
 pub(super) fn ensure(state: &StateFolder, request: &NetworkRequest) -> Result<(), Problem> {
     let (cluster, addresses) = (&request.cluster, &request.addresses);
-    folder::ensure(&state.cluster(cluster).nodes_folder())?;
     let route = Route::open().or_problem("netlink", "the host's network cannot be asked")?;
     let bridge = names::bridge(cluster);
     check_free(&route, cluster, addresses)?;
+    let forwards = ports::forwards(request)?;
+    ports::check_free(cluster, &forwards)?;
+    folder::ensure(&state.cluster(cluster).nodes_folder())?;
     ensure_bridge(&route, cluster, addresses).or_problem(
         "bridge",
         format_args!("the bridge {bridge} of cluster {cluster} cannot be made"),
     )?;
     forwarding::ensure(state, &route, &bridge)?;
+    ensure_rules(state, cluster, addresses, &forwards)?;
+    passage::ensure(state, cluster)
+}
+
+/// Loads the table of a cluster, and then lets the kernel route loopback addresses where it needs to.
+fn ensure_rules(
+    state: &StateFolder,
+    cluster: &ClusterName,
+    addresses: &Addresses,
+    forwards: &[Forward],
+) -> Result<(), Problem> {
+    // Two commands that both found a port free: the second one to come here is told.
+    let _lock = if forwards.is_empty() {
+        None
+    } else {
+        let lock = forwarding::lock(state, "publish ports")?;
+        ports::check_unclaimed(cluster, forwards)?;
+        Some(lock)
+    };
     let resolver = Resolver::detect().forwarded();
-    if resolver.is_some() {
-        sysctl::ensure(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1").or_problem(
-            "resolver",
-            format_args!("the host's own DNS server cannot be offered on {bridge}"),
-        )?;
-    }
-    nft::load(&rules::render(cluster, addresses, resolver)).or_problem(
+    nft::load(&rules::render(cluster, addresses, resolver, forwards)).or_problem(
         "rules",
         format_args!("the nftables table of cluster {cluster} cannot be loaded"),
-    )
+    )?;
+    if resolver.is_none() && !forwards.iter().any(|one| one.from.has_loopback()) {
+        return Ok(());
+    }
+    let bridge = names::bridge(cluster);
+    sysctl::ensure(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1").or_problem(
+        "route_localnet",
+        format_args!("what is on the host's loopback interface cannot be offered on {bridge}"),
+    )?;
+    Ok(())
 }
 
 fn ensure_bridge(
@@ -99,6 +124,14 @@ fn check_free(route: &Route, cluster: &ClusterName, addresses: &Addresses) -> Re
     let code = "provider.linux.network_in_use";
     Err(Problem::new(bivouac_spec::Class::Unfit, code, message)
         .help("choose other networks under `spec.network` of the cluster file"))
+}
+
+/// Lets the bridge send a packet back to the node that it came from, as it must where a node asks a port of the host that is
+/// published for itself: with `bridge-nf-call-iptables` its destination changes before the bridge has passed it on.
+pub(super) fn let_back(cluster: &ClusterName, node: &NodeName) {
+    let link = names::host_link(cluster, node);
+    // All other ways to the port work without it, so a read-only /sys is no reason to have no node.
+    let _ = fs_err::write(format!("/sys/class/net/{link}/brport/hairpin_mode"), "1");
 }
 
 /// The host's routes to the pods of a node.

@@ -11,10 +11,10 @@ use bivouac_sys::nft;
 use ipnet::IpNet;
 
 use super::folder::StateFolder;
-use super::group;
 use super::names::{self, Owner};
 use super::problem::OrProblem as _;
 use super::record::{NodeRecord, find_process};
+use super::{group, passage};
 
 /// What the kernel has of one cluster.
 #[derive(Debug, Default)]
@@ -105,6 +105,9 @@ fn traces(state: &StateFolder) -> Result<BTreeMap<ClusterName, Traces>, Problem>
             let text = format!("nftables table {} {}", table.family, table.name);
             found.entry(cluster).or_default().shared.push(text);
         }
+    }
+    for (cluster, chain) in passage::clusters().unwrap_or_default() {
+        found.entry(cluster).or_default().shared.push(format!("nftables rules in {chain}"));
     }
     Ok(found)
 }

@@ -3,7 +3,6 @@
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use bivouac_spec::{ClusterName, NodeName, Problem};
@@ -126,12 +125,6 @@ pub(super) fn noted_process(folder: &NodeFolder) -> Option<ProcessId> {
     noted.is_alive().unwrap_or(false).then_some(noted)
 }
 
-/// Reads a file without following a link in its place.
-pub(super) fn open_no_follow(path: &Utf8Path) -> io::Result<std::fs::File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,13 +161,5 @@ mod tests {
             assert_eq!(NodeRecord::read(&folder), Ok(None));
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn links_are_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path: camino::Utf8PathBuf = dir.path().join("link").try_into().unwrap();
-        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
-        assert!(open_no_follow(&path).is_err());
     }
 }

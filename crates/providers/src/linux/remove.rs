@@ -19,7 +19,7 @@ use super::folder::{self, NodeFolder, StateFolder};
 use super::names::{self, Owner};
 use super::problem::{OrProblem as _, acquire, failed, join};
 use super::record::{NodeRecord, find_process};
-use super::{forwarding, group, observe};
+use super::{forwarding, group, observe, passage};
 
 /// How long the kernel may take to end processes that were killed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -146,6 +146,7 @@ pub(super) fn cluster_rest(state: &StateFolder, cluster: &ClusterName) -> Result
     let folder = state.cluster(cluster);
     let mut problems = Vec::new();
     let mut note = |result: Result<(), Problem>| problems.extend(result.err());
+    note(passage::remove(cluster));
     note(remove_rules(cluster));
     note(remove_bridge(cluster));
     note(remove_cgroups(cluster));

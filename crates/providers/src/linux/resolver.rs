@@ -1,9 +1,7 @@
-//! Names: what nodes find in `/etc/hosts` and `/etc/resolv.conf`.
+//! Names: what nodes find in `/etc/resolv.conf`.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-
-use bivouac_spec::{Addresses, ClusterName, NodeName};
 
 /// Where the host says how it resolves names.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -84,18 +82,6 @@ impl Resolver {
     }
 }
 
-/// The `/etc/hosts` of a node: every node of the cluster by `NODE` and `NODE.CLUSTER`.
-pub(super) fn render_hosts(cluster: &ClusterName, own: &NodeName, addresses: &Addresses) -> String {
-    let mut text = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
-    // The own name first: it is what programs take for the host's full name.
-    let (first, others): (Vec<_>, Vec<_>) =
-        addresses.nodes.iter().partition(|(name, _)| *name == own);
-    for (name, node) in first.into_iter().chain(others) {
-        let _ = writeln!(text, "{} {name} {name}.{cluster}", node.address);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,19 +117,5 @@ mod tests {
             assert_eq!(resolver.forwarded(), None);
             assert_eq!(resolver.render(GATEWAY), "nameserver 10.89.0.1\n");
         }
-    }
-
-    #[test]
-    fn nodes_know_each_other_by_name() {
-        let addresses = crate::linux::samples::addresses(3);
-        let hosts =
-            render_hosts(&"demo".parse().unwrap(), &"worker-1".parse().unwrap(), &addresses);
-        insta::assert_snapshot!(hosts, @r"
-        127.0.0.1 localhost
-        ::1 localhost ip6-localhost ip6-loopback
-        10.89.7.3 worker-1 worker-1.demo
-        10.89.7.2 worker-0 worker-0.demo
-        10.89.7.4 worker-2 worker-2.demo
-        ");
     }
 }

@@ -1,7 +1,7 @@
 //! The nftables table of a cluster, as text. Pure.
 //!
 //! There is no chain that accepts forwarded packets: an `accept` ends only the chain that it is in, so it would not help against
-//! a `drop` of somebody else's. The survey finds such a chain and says what to do.
+//! a `drop` of somebody else's. See `passage`.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,60 +10,116 @@ use bivouac_spec::{Addresses, ClusterName};
 use ipnet::IpNet;
 
 use super::names;
+use super::ports::Forward;
 
 /// The ruleset that makes the table what it must be, whether or not it is there.
 pub(super) fn render(
     cluster: &ClusterName,
     addresses: &Addresses,
     resolver: Option<Ipv4Addr>,
+    forwards: &[Forward],
 ) -> String {
     let (family, table, bridge) =
         (names::TABLE_FAMILY, names::table(cluster), names::bridge(cluster));
     let mut text = format!(
         "table {family} {table}\ndelete table {family} {table}\ntable {family} {table} {{\n"
     );
-    render_egress(&mut text, addresses, &bridge);
+    render_leaving(&mut text, addresses, &bridge, !forwards.is_empty());
+    render_guard(&mut text, &bridge);
+    let mut arriving = String::new();
     if let (Some(server), IpAddr::V4(gateway)) = (resolver, addresses.gateway) {
-        render_resolver(&mut text, &bridge, gateway, server);
+        render_resolver(&mut arriving, &bridge, gateway, server);
     }
+    forwards.iter().for_each(|one| render_arriving(&mut arriving, one));
+    render_chain(&mut text, "arriving", "prerouting", &arriving);
+    let mut own = String::new();
+    forwards.iter().for_each(|one| render_own(&mut own, one));
+    render_chain(&mut text, "own", "output", &own);
     text.push_str("}\n");
     text
 }
 
-/// What leaves the cluster leaves with the host's address.
-fn render_egress(text: &mut String, addresses: &Addresses, bridge: &str) {
+/// A chain that gives packets another destination, at the priority that `nft` calls `dstnat`, though not in every hook. One for
+/// each hook, so that the order is that of the rules.
+fn render_chain(text: &mut String, name: &str, hook: &str, rules: &str) {
+    if !rules.is_empty() {
+        let _ = writeln!(
+            text,
+            "\tchain {name} {{\n\t\ttype nat hook {hook} priority -100; policy accept;\n{rules}\t}}"
+        );
+    }
+}
+
+/// What leaves the cluster leaves with the host's address. What comes through a published port from the cluster itself, or from
+/// the host's loopback interface, must come from the gateway, or else the answers would not find back.
+fn render_leaving(text: &mut String, addresses: &Addresses, bridge: &str, publishes: bool) {
     text.push_str(
         "\tchain egress {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n",
     );
     let networks = std::iter::once(&addresses.node_network).chain(&addresses.pod_networks);
     for network in networks {
         let family = if matches!(network, IpNet::V4(_)) { "ip" } else { "ip6" };
-        let _ = writeln!(
-            text,
-            "\t\t{family} saddr {} oifname != \"{bridge}\" masquerade",
-            network.trunc()
-        );
+        let source = format!("{family} saddr {}", network.trunc());
+        let _ = writeln!(text, "\t\t{source} oifname != \"{bridge}\" masquerade");
+        if publishes {
+            let _ = writeln!(text, "\t\t{source} oifname \"{bridge}\" ct status dnat masquerade");
+        }
+    }
+    if publishes {
+        let _ = writeln!(text, "\t\tip saddr 127.0.0.0/8 oifname \"{bridge}\" masquerade");
     }
     text.push_str("\t}\n");
 }
 
-/// Questions to the gateway go to the host's own server. Nothing else on the host's loopback interface may be reached from
-/// nodes, nor may anything pretend to come from it, although the kernel then routes such addresses.
-fn render_resolver(text: &mut String, bridge: &str, gateway: Ipv4Addr, server: Ipv4Addr) {
+/// Nothing on the host's loopback interface may be reached from nodes, nor may anything pretend to come from it, although the
+/// kernel routes such addresses where a name server or a port of that interface is offered. Answers pass: here they still
+/// go to the gateway.
+fn render_guard(text: &mut String, bridge: &str) {
     let _ = write!(
         text,
         "\tchain guard {{\n\t\ttype filter hook prerouting priority raw; policy accept;\n\
          \t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop\n\
-         \t\tiifname \"{bridge}\" ip saddr 127.0.0.0/8 drop\n\t}}\n\
-         \tchain resolver {{\n\t\ttype nat hook prerouting priority dstnat; policy accept;\n"
+         \t\tiifname \"{bridge}\" ip saddr 127.0.0.0/8 drop\n\t}}\n"
     );
+}
+
+/// Questions to the gateway go to the host's own server.
+fn render_resolver(text: &mut String, bridge: &str, gateway: Ipv4Addr, server: Ipv4Addr) {
     for protocol in ["udp", "tcp"] {
         let _ = writeln!(
             text,
             "\t\tiifname \"{bridge}\" ip daddr {gateway} {protocol} dport 53 dnat ip to {server}:53"
         );
     }
-    text.push_str("\t}\n");
+}
+
+/// What comes to a published port from elsewhere. Nothing for loopback addresses: here the kernel has not yet dropped
+/// packets of strangers that claim to go there.
+fn render_arriving(text: &mut String, one: &Forward) {
+    let ip = one.from.address.ip();
+    if ip.is_unspecified() {
+        render_forward(text, "ip daddr != 127.0.0.0/8 fib daddr type local", one);
+    } else if !one.from.is_loopback() {
+        render_forward(text, &format!("ip daddr {ip}"), one);
+    }
+}
+
+/// What the host itself sends to a published port.
+fn render_own(text: &mut String, one: &Forward) {
+    let ip = one.from.address.ip();
+    if ip.is_unspecified() {
+        render_forward(text, "meta nfproto ipv4 fib daddr type local", one);
+    } else {
+        render_forward(text, &format!("ip daddr {ip}"), one);
+    }
+}
+
+fn render_forward(text: &mut String, to_host: &str, Forward { from, to }: &Forward) {
+    let (protocol, port, comment) = (from.protocol.name(), from.address.port(), from.comment());
+    let _ = writeln!(
+        text,
+        "\t\t{to_host} {protocol} dport {port} dnat ip to {to} comment \"{comment}\""
+    );
 }
 
 #[cfg(test)]
@@ -73,10 +129,24 @@ mod tests {
     #[test]
     fn leaving_and_asking() {
         let cluster = "demo".parse().unwrap();
-        let mut addresses = crate::linux::samples::addresses(1);
+        let mut addresses = crate::samples::addresses(1);
         addresses.pod_networks.push("fd00:244::/56".parse().unwrap());
-        let rules = render(&cluster, &addresses, Some(Ipv4Addr::new(127, 0, 0, 11)));
+        let rules = render(&cluster, &addresses, Some(Ipv4Addr::new(127, 0, 0, 11)), &[]);
         insta::assert_snapshot!(rules);
-        assert!(!render(&cluster, &addresses, None).contains("resolver"));
+        assert!(!render(&cluster, &addresses, None, &[]).contains("arriving"));
+    }
+
+    #[test]
+    fn publishing() {
+        let forward =
+            |from: &str, to: &str| Forward { from: from.parse().unwrap(), to: to.parse().unwrap() };
+        let forwards = [
+            forward("127.0.0.1:36443/tcp", "10.89.7.2:6443"),
+            forward("0.0.0.0:53/udp", "10.89.7.3:30053"),
+            forward("192.168.1.2:80/tcp", "10.89.7.3:30080"),
+        ];
+        let addresses = crate::samples::addresses(2);
+        let rules = render(&"demo".parse().unwrap(), &addresses, None, &forwards);
+        insta::assert_snapshot!(rules);
     }
 }

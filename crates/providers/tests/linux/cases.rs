@@ -13,11 +13,12 @@ use camino::Utf8Path;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::ground::{Ground, machine, traces};
+use crate::{passage, ports};
 
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 10] = [
+pub(crate) const ALL: [(&str, Case); 14] = [
     ("conforms", || Box::pin(conforms())),
     ("a_node_sees_what_it_must_see", || Box::pin(sights())),
     ("nodes_and_pods_are_reached", || Box::pin(reach())),
@@ -28,10 +29,14 @@ pub(crate) const ALL: [(&str, Case); 10] = [
     ("an_agent_that_cannot_run_is_told", || Box::pin(broken_agent())),
     ("streams_are_inherited", || Box::pin(inherited())),
     ("this_machine_is_fit", || Box::pin(survey())),
+    ("published_ports_are_reached", || Box::pin(ports::reached())),
+    ("taken_ports_are_refused", || Box::pin(ports::refused())),
+    ("chains_that_drop_are_opened", || Box::pin(passage::opened())),
+    ("rules_left_behind_are_found", || Box::pin(passage::left_behind())),
 ];
 
 /// Removes the cluster when the test panics, too.
-struct Cleanup<'a>(&'a Ground);
+pub(crate) struct Cleanup<'a>(pub(crate) &'a Ground);
 
 impl Drop for Cleanup<'_> {
     fn drop(&mut self) {
@@ -52,12 +57,12 @@ async fn start(ground: &Ground, index: u8) -> std::sync::Arc<dyn Node> {
     ground.provider.ensure_node(&ground.request(index)).await.unwrap()
 }
 
-async fn exec(node: &dyn Node, stdio: Stdio, command: &[&str]) -> Process {
+pub(crate) async fn exec(node: &dyn Node, stdio: Stdio, command: &[&str]) -> Process {
     let request = ExecRequest { stdio, ..ExecRequest::piped(command.iter().copied()) };
     node.exec(&request).await.unwrap()
 }
 
-async fn output(node: &dyn Node, command: &[&str]) -> String {
+pub(crate) async fn output(node: &dyn Node, command: &[&str]) -> String {
     let mut process = exec(node, Stdio::NoInput, command).await;
     let mut out = String::new();
     process.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();

@@ -62,7 +62,8 @@ impl Ground {
     }
 
     pub(crate) fn network(&self) -> NetworkRequest {
-        NetworkRequest { cluster: self.cluster.clone(), addresses: self.addresses() }
+        let (cluster, addresses) = (self.cluster.clone(), self.addresses());
+        NetworkRequest { cluster, addresses, ports: Vec::new() }
     }
 
     pub(crate) fn request(&self, index: u8) -> NodeRequest {
@@ -83,11 +84,13 @@ impl Ground {
             cluster: self.cluster.clone(),
             node,
             addresses: self.addresses(),
+            ports: Vec::new(),
             resources: Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)) },
             image: ImagePaths {
                 key: "test".to_owned(),
                 digest: "sha256:test".to_owned(),
                 layout: self.image.join("layout"),
+                layers: Vec::new(),
                 rootfs: self.image.join("rootfs"),
                 shared_images: self.image.join("shared"),
             },
@@ -129,6 +132,7 @@ pub(crate) fn traces(ground: &Ground) -> BTreeSet<String> {
     note("address", &run("ip address"), &format!("10.203.{}.", ground.octet));
     note("route", &run("ip route"), &format!("10.203.{}.", ground.octet));
     note("table", &run("nft list tables"), name);
+    note("rule", &run("nft list ruleset"), &format!("bivouac:{name}\""));
     note("cgroup", &run("find /sys/fs/cgroup -type d"), name);
     note("process", &run("ps -eo pid,args"), &format!("--label {name}"));
     note("mount", &std::fs::read_to_string("/proc/self/mountinfo").unwrap(), ground.state.as_str());

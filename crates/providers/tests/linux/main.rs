@@ -6,6 +6,8 @@
 
 mod cases;
 mod ground;
+mod passage;
+mod ports;
 mod tool;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::{self, ExitCode};
@@ -18,8 +18,8 @@ use bivouac_sys::process::{PidFd, Signal, SignalFd, reap, wait_readable};
 use ipnet::IpNet;
 
 /// The programs.
-pub(crate) const NAMES: [&str; 8] =
-    ["sh", "cat", "echo", "sleep", "true", "false", "serve", "greet"];
+pub(crate) const NAMES: [&str; 9] =
+    ["sh", "cat", "echo", "sleep", "true", "false", "serve", "greet", "answer"];
 
 /// Runs the program that this was called as, if it is one.
 pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
@@ -36,6 +36,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         ("sh", ["-c", script]) => shell(script),
         ("serve", [address]) => serve(address),
         ("greet", [address]) => greet(address),
+        ("answer", [address]) => answer(address),
         _ => return None,
     };
     Some(ExitCode::from(code))
@@ -51,6 +52,17 @@ fn serve(address: &str) -> u8 {
         stream.unwrap().write_all(b"hello").unwrap();
     }
     0
+}
+
+/// Sends back every UDP packet, and says when it begins.
+fn answer(address: &str) -> u8 {
+    let socket = UdpSocket::bind(address).unwrap();
+    io::stdout().write_all(b"listening\n").unwrap();
+    let mut packet = [0; 64];
+    loop {
+        let (length, from) = socket.recv_from(&mut packet).unwrap();
+        socket.send_to(&packet[..length], from).unwrap();
+    }
 }
 
 fn greet(address: &str) -> u8 {

@@ -1,7 +1,8 @@
-//! Files and file systems: space, kind, fast copies, locks.
+//! Files and file systems: space, kind, fast copies, locks, growing files.
 
 mod copy;
 mod lock;
+mod tail;
 
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 
 pub use copy::copy_file;
 pub use lock::{Attempt, FileLock, Holder};
+pub use tail::Tail;
 
 use crate::Result;
 use crate::error::Context;

@@ -145,6 +145,27 @@ pub fn remount(target: impl AsRef<Path>, attributes: Attributes) -> Result<()> {
     rustix::mount::mount_remount(target, flags, c"").at("remount", target.display())
 }
 
+/// Makes an existing mount writable; what else it forbids stays.
+pub fn make_writable(mount: &Mount) -> Result<()> {
+    let has = |options: &str, name: &str| options.split(',').any(|option| option == name);
+    let forbids = |name: &str| has(&mount.options, name);
+    let attributes = Attributes {
+        read_only: false,
+        no_suid: forbids("nosuid"),
+        no_dev: forbids("nodev"),
+        no_exec: forbids("noexec"),
+    };
+    if forbids("ro") {
+        remount(&mount.target, attributes)?;
+    }
+    if has(&mount.super_options, "ro") {
+        // The file system itself, which is of this mount namespace's own where a container engine mounted it so.
+        rustix::mount::mount_remount(&mount.target, attributes.flags(), c"")
+            .at("remount", mount.target.display())?;
+    }
+    Ok(())
+}
+
 /// Binds a path read-only.
 pub fn bind_read_only(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
     bind(source, &target)?;
@@ -221,6 +242,29 @@ mod tests {
             detach(&to).unwrap();
             detach(to.join("absent")).unwrap();
             assert!(mounts_below(&to).unwrap().is_empty());
+        });
+    }
+
+    #[test]
+    fn what_was_mounted_read_only_becomes_writable() {
+        let dir = tempfile::tempdir().unwrap();
+        let [bound, whole] = ["bound", "whole"].map(|name| dir.path().join(name));
+        fs::create_dir_all(&bound).unwrap();
+        fs::create_dir_all(&whole).unwrap();
+        isolated(move || {
+            let memory = Filesystem::Tmpfs { size: Some(1 << 20), mode: 0o755 };
+            mount(&memory, &bound, Attributes::INERT).unwrap();
+            remount(&bound, Attributes { read_only: true, ..Attributes::INERT }).unwrap();
+            mount(&memory, &whole, Attributes { read_only: true, ..Attributes::default() })
+                .unwrap();
+            for path in [&bound, &whole] {
+                assert!(fs::write(path.join("file"), "x").is_err());
+                make_writable(&mounts_below(path).unwrap()[0]).unwrap();
+                fs::write(path.join("file"), "x").unwrap();
+            }
+            let table = mounts_below(&bound).unwrap();
+            assert!(table[0].options.starts_with("rw,nosuid,nodev,noexec"), "{table:?}");
+            make_writable(&table[0]).unwrap();
         });
     }
 

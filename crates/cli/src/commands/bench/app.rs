@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bivouac_spec::cluster::Role;
 use bivouac_spec::{ClusterName, Problem};
 use serde_json::{Value, json};
 use ureq::Agent;
@@ -12,7 +13,8 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, parse
 use crate::args::Global;
 use crate::{access, selection};
 
-const NODE_PORT: u16 = 30_080;
+/// The port of every node at which the app answers.
+pub const NODE_PORT: u16 = 30_080;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// A try that is not answered at once is given up: the kernel answers only so many refused tries a second, and the next try of a
 /// connection that got no answer comes a second later, which would be measured instead of the app.
@@ -31,10 +33,13 @@ impl App {
     /// # Errors
     /// When the cluster cannot be reached or refuses.
     pub async fn deploy(global: &Global, cluster: &ClusterName) -> Result<Self, Problem> {
-        let kubeconfig = access::kubeconfig(global, Some(cluster)).await?;
         let existing = selection::choose(global, Some(cluster)).await?;
-        let address = existing.observed.nodes.values().find_map(|node| node.address);
-        let address = address.ok_or_else(|| failed("the cluster has no node with an address"))?;
+        let kubeconfig = access::kubeconfig(global, &existing).await?;
+        let cluster = &existing.known()?.applied.cluster;
+        // Ports of a cluster file are those of the first control plane unless it says otherwise.
+        let first = cluster.nodes().into_iter().find(|node| node.role == Role::ControlPlane);
+        let first = first.ok_or_else(|| failed("the cluster has no control plane"))?;
+        let address = existing.node(&first.name).await?.forward(NODE_PORT).await?;
         let image = crate::images::bundled_versions()?.remove("web").unwrap_or_default();
         let text = kubeconfig.render();
         let document: Value =
@@ -50,7 +55,7 @@ impl App {
             .timeout_global(Some(Duration::from_secs(2)))
             .build()
             .into();
-        Ok(Self { plain, url: format!("http://{address}:{NODE_PORT}") })
+        Ok(Self { plain, url: format!("http://{address}") })
     }
 
     /// Waits until the app answers a request.

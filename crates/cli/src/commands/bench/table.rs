@@ -7,7 +7,7 @@ use crate::output;
 type Figure = fn(&Run) -> f64;
 
 /// Minimum, median and maximum of each figure.
-pub fn text(nodes: usize, runs: &[Run]) -> String {
+pub fn text(provider: &str, nodes: usize, runs: &[Run]) -> String {
     let mut rows = vec![["", "MIN", "MEDIAN", "MAX"].map(str::to_owned).to_vec()];
     let figures: [(&str, Figure); 5] = [
         ("command returns, s", |run| run.command_returns),
@@ -26,7 +26,15 @@ pub fn text(nodes: usize, runs: &[Run]) -> String {
         let values = of_node.map(|memory| memory.pss as f64 / 1_048_576.0).collect();
         rows.push(row(&format!("{} PSS, MiB", first.node), values, |value| format!("{value:.0}")));
     }
-    format!("{nodes} nodes, {} runs\n\n{}", runs.len(), output::table(&rows))
+    let count = |number: usize, thing: &str| {
+        if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+    };
+    format!(
+        "{} on {provider}, {}, the node image loaded before\n\n{}",
+        count(nodes, "node"),
+        count(runs.len(), "run"),
+        output::table(&rows)
+    )
 }
 
 fn row(name: &str, mut values: Vec<f64>, show: impl Fn(f64) -> String) -> Vec<String> {

@@ -21,8 +21,8 @@ use fs_err as fs;
 use super::super::names;
 use super::super::order::Boot;
 use super::super::problem::{OrProblem as _, failed};
-use super::super::resolver::render_hosts;
 use super::{device, environment};
+use crate::hosts::render_hosts;
 
 /// Open files: what Kubernetes' own units ask for. Lowered to what is permitted.
 const OPEN_FILES: u64 = 1_048_576;

@@ -32,6 +32,7 @@ pub(super) fn survey(state: &StateFolder) -> Result<Survey, Problem> {
         return Ok(Survey { facts, needs });
     }
     needs.insert(0, met("be root", "yes"));
+    needs.push(survey_host::forwarding());
     needs.push(need("make and limit a control group", try_cgroup()));
     let namespaces: Vec<Need> = Namespace::NODE
         .into_iter()

@@ -2,10 +2,12 @@
 
 use std::process::{Command, Stdio};
 
+use bivouac_spec::Problem;
 use bivouac_spec::facts::{Facts, Need, Outcome};
 use bivouac_spec::quantity::Bytes;
 use bivouac_sys::sysctl;
 
+use super::super::passage;
 use super::survey::{met, unfit};
 
 /// Enough for a cluster of one node and its images.
@@ -30,7 +32,6 @@ pub(super) fn needs(facts: &Facts, open_files: u64) -> Vec<Need> {
         parameter("inotify instances", "fs.inotify.max_user_instances", INOTIFY_INSTANCES),
         parameter("process numbers", "kernel.pid_max", PIDS),
         kmsg(),
-        forwarding_policy(),
     ];
     if facts.memory < MEMORY {
         let problem = unfit("memory", format!("the machine has {} of memory", facts.memory));
@@ -77,46 +78,69 @@ fn kmsg() -> Need {
     Need { name: name.to_owned(), outcome: Outcome::Limited(problem) }
 }
 
-/// Chains of others that drop what is forwarded, as Docker's do. An `accept` in a table of ours cannot overrule them.
-fn forwarding_policy() -> Need {
+/// Whether packets of nodes get through chains of others. The provider opens those that it can.
+pub(super) fn forwarding() -> Need {
     let name = "forward packets of nodes";
-    let output = Command::new("nft")
-        .args(["list", "chains"])
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    let listed = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    let text = listed.unwrap_or_default();
-    let Some(chain) = dropping_chain(&text) else { return met(name, "nobody drops them") };
-    // Where Docker leaves room for rules of others.
-    let docker = text.contains("DOCKER-USER") && chain == "ip filter FORWARD";
-    let chain = if docker { "ip filter DOCKER-USER".to_owned() } else { chain };
+    let dropping = match passage::dropping() {
+        Ok(dropping) => dropping,
+        Err(problem) => return Need { name: name.to_owned(), outcome: Outcome::Unmet(problem) },
+    };
+    let closed = dropping.iter().find(|one| !one.opens).map(|one| {
+        let chain = &one.chain;
+        let links = chain.links();
+        let commands = ["oifname", "iifname"]
+            .map(|key| format!("`nft insert rule {chain} {key} \"{links}\" accept`"));
+        forward_dropped(&chain.to_string(), &commands)
+    });
+    if let Some(problem) = closed.or_else(legacy) {
+        return Need { name: name.to_owned(), outcome: Outcome::Limited(problem) };
+    }
+    let chains: Vec<String> = dropping.iter().map(|one| format!("`{}`", one.chain)).collect();
+    match &chains[..] {
+        [] => met(name, "nobody drops them"),
+        [one] => met(name, format!("{one} drops them; bridges of clusters are let through")),
+        _ => met(
+            name,
+            format!("{} drop them; bridges of clusters are let through", chains.join(", ")),
+        ),
+    }
+}
+
+fn forward_dropped(chain: &str, [to, from]: &[String; 2]) -> Problem {
     let bridged =
         sysctl::read("net.bridge.bridge-nf-call-iptables").is_ok_and(|value| value == "1");
     let what =
         if bridged { "between nodes and to the outside world" } else { "to the outside world" };
-    let problem = unfit("forward_dropped", format!("the host's chain `{chain}` may drop what nodes send {what}"))
-        .help(format!(
-            "let it pass with `nft insert rule {chain} iifname \"bv-*\" accept` and `nft insert rule {chain} oifname \"bv-*\" accept`"
-        ));
-    Need { name: name.to_owned(), outcome: Outcome::Limited(problem) }
+    unfit("forward_dropped", format!("the host's chain `{chain}` may drop what nodes send {what}"))
+        .help(format!("let it pass with {to} and {from}"))
 }
 
-/// The first chain at the forward hook whose policy is drop: `FAMILY TABLE CHAIN`.
-fn dropping_chain(listing: &str) -> Option<String> {
-    let (mut table, mut chain) = (String::new(), String::new());
-    for line in listing.lines() {
-        let line = line.trim();
-        if let Some(rest) = line.strip_prefix("table ") {
-            table = rest.trim_end_matches('{').trim().to_owned();
-        } else if let Some(rest) = line.strip_prefix("chain ") {
-            chain = rest.trim_end_matches('{').trim().to_owned();
-        } else if line.contains("hook forward") && line.contains("policy drop") {
-            return Some(format!("{table} {chain}"));
-        }
+/// What `iptables-legacy` made, which `nft` neither sees nor changes.
+fn legacy() -> Option<Problem> {
+    // The command makes the table where there is none.
+    let tables = std::fs::read_to_string("/proc/self/net/ip_tables_names").ok()?;
+    if !tables.lines().any(|table| table == "filter") {
+        return None;
     }
-    None
+    let output = Command::new("iptables-legacy-save")
+        .args(["-t", "filter"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    let chain = legacy_chain(&String::from_utf8_lossy(&output.ok()?.stdout))?;
+    let commands =
+        ["-o", "-i"].map(|way| format!("`iptables-legacy -I {chain} {way} bv-+ -j ACCEPT`"));
+    Some(forward_dropped("FORWARD of iptables-legacy", &commands))
+}
+
+/// The chain for the rules that are needed, if any are: where packets are dropped, and no rule for all bridges of ours is there.
+fn legacy_chain(saved: &str) -> Option<&'static str> {
+    let has = |start: &str| saved.lines().any(|line| line.starts_with(start));
+    // Where Docker leaves room for rules of others.
+    let chain = if has("-A FORWARD -j DOCKER-USER") { "DOCKER-USER" } else { "FORWARD" };
+    let is_open = ["-i", "-o"].iter().all(|way| has(&format!("-A {chain} {way} bv-+ -j ACCEPT")));
+    (has(":FORWARD DROP") && !is_open).then_some(chain)
 }
 
 #[cfg(test)]
@@ -124,11 +148,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropping_chain_is_found() {
-        let listing = "table ip nat {\n\tchain POSTROUTING {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t}\n}\n\
-                       table ip filter {\n\tchain INPUT {\n\t\ttype filter hook input priority filter; policy drop;\n\t}\n\
-                       \tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n";
-        assert_eq!(dropping_chain(listing).as_deref(), Some("ip filter FORWARD"));
-        assert_eq!(dropping_chain(&listing.replace("drop", "accept")), None);
+    fn legacy_chains_that_drop_are_found() {
+        let saved = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [1:60]\n:OUTPUT ACCEPT [0:0]\n";
+        assert_eq!(legacy_chain(saved), Some("FORWARD"));
+        assert_eq!(legacy_chain(&saved.replace("FORWARD DROP", "FORWARD ACCEPT")), None);
+        let docker = format!("{saved}:DOCKER-USER - [0:0]\n-A FORWARD -j DOCKER-USER\n");
+        assert_eq!(legacy_chain(&docker), Some("DOCKER-USER"));
+        let half = format!("{docker}-A DOCKER-USER -o bv-+ -j ACCEPT\n");
+        assert_eq!(legacy_chain(&half), Some("DOCKER-USER"));
+        assert_eq!(legacy_chain(&format!("{half}-A DOCKER-USER -i bv-+ -j ACCEPT\n")), None);
     }
 }

@@ -4,7 +4,7 @@ use bivouac_spec::Addresses;
 use bivouac_spec::network::NodeAddresses;
 
 /// A cluster `worker-0`, `worker-1`, …
-pub(super) fn addresses(count: u8) -> Addresses {
+pub(crate) fn addresses(count: u8) -> Addresses {
     let node = |index: u8| {
         let address = format!("10.89.7.{}", index + 2).parse().unwrap();
         let pods = format!("10.244.{index}.0/24").parse().unwrap();

@@ -1,0 +1,146 @@
+//! Furnishing a room that somebody else built: what a [`Ground`] leaves to be done from inside, before the node config is applied.
+//!
+//! ```text
+//! mounts    /sys and control groups writable, every mount shared        without them no pod runs: a failure is a problem
+//! files     /etc/machine-id, /etc/hosts, written in place               the same
+//! routes    to the pods of other nodes, labelled by their protocol      the same
+//! devices   /dev/kmsg, /dev/net/tun, /dev/fuse                          a warning
+//! resolver  the engine's DNS server, offered at the node's own address  a warning: the node works without the outside world
+//! ```
+//!
+//! Every step looks first and changes only what differs. All of them are tried, so that everything that is wrong is told at once.
+
+mod devices;
+mod files;
+mod mounts;
+mod resolver;
+mod routes;
+
+use std::fs;
+use std::io;
+
+use bivouac_spec::Problem;
+use bivouac_spec::node::Ground;
+use bivouac_sys::process::{Resource, set_limit};
+use camino::Utf8Path;
+
+use crate::apply::Applied;
+use crate::options::RunOptions;
+
+/// Open files: what Kubernetes' own units ask for. Lowered to what is permitted.
+const OPEN_FILES: u64 = 1_048_576;
+
+/// A step that failed and is needed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot read {path}")]
+    Unreadable {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is no description of the ground of this version")]
+    Malformed {
+        path: String,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("cannot make {target} writable")]
+    ReadOnly {
+        target: String,
+        #[source]
+        source: bivouac_sys::Error,
+    },
+    #[error("cannot share the node's mounts with its pods")]
+    Propagation(#[source] bivouac_sys::Error),
+    #[error("cannot write {path}")]
+    File {
+        path: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot route to the pods of other nodes")]
+    Routes(#[source] bivouac_sys::Error),
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        let problem = match error {
+            Error::Unreadable { .. } => Self::from_error("agent.ground.unreadable", &error),
+            Error::Malformed { .. } => Self::from_error("agent.ground.malformed", &error),
+            Error::ReadOnly { .. } => Self::from_error("agent.ground.read_only", &error),
+            Error::Propagation(_) => Self::from_error("agent.ground.propagation", &error),
+            Error::File { .. } => Self::from_error("agent.ground.file", &error),
+            Error::Routes(_) => Self::from_error("agent.ground.routes", &error),
+        };
+        match error {
+            Error::ReadOnly { .. } | Error::Propagation(_) => problem
+                .help("start the container with `--privileged`, or at least with CAP_SYS_ADMIN"),
+            _ => problem,
+        }
+    }
+}
+
+/// Does what the ground left to be done; nothing where it left nothing.
+pub(crate) fn ensure_furnished(options: &RunOptions, applied: &mut Applied) -> Vec<Problem> {
+    let ground = match read(&options.ground) {
+        Ok(Some(ground)) => ground,
+        Ok(None) => return Vec::new(),
+        Err(error) => return vec![error.into()],
+    };
+    let places = &options.places;
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut keep = |done: Result<(), Error>| problems.extend(done.err().map(Problem::from));
+    keep(mounts::ensure_writable(applied));
+    keep(mounts::ensure_shared(applied));
+    keep(files::ensure_content(places, "/etc/machine-id", &line(&ground.machine_id), applied));
+    keep(files::ensure_content(places, "/etc/hosts", &ground.hosts, applied));
+    keep(routes::ensure(&ground.routes, applied).map_err(Error::Routes));
+    devices::ensure(places, applied);
+    if let Some(address) = ground.resolver {
+        resolver::ensure(address, places, applied);
+    }
+    // Of this process, and so of all that it starts.
+    if let Err(error) = set_limit(Resource::Nofile, Some(OPEN_FILES), Some(OPEN_FILES)) {
+        applied.warnings.push(sentence(&error));
+    }
+    problems
+}
+
+fn read(path: &Utf8Path) -> Result<Option<Ground>, Error> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Unreadable { path: path.to_string(), source }),
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|source| Error::Malformed { path: path.to_string(), source }),
+    }
+}
+
+fn line(text: &str) -> String {
+    format!("{}\n", text.trim_end())
+}
+
+/// An error of the kernel with its reason, for a warning.
+fn sentence(error: &bivouac_sys::Error) -> String {
+    format!("{error}: {}", error.cause())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ground_that_left_nothing_is_none_and_a_broken_one_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(directory.path()).unwrap().join("ground.json");
+        let options = RunOptions { ground: path.clone(), ..RunOptions::default() };
+        let mut applied = Applied::default();
+        assert_eq!(ensure_furnished(&options, &mut applied), []);
+        fs::write(&path, r#"{"machineId":"0","hosts":"","rooms":3}"#).unwrap();
+        let problems = ensure_furnished(&options, &mut applied);
+        assert_eq!(problems[0].code, "agent.ground.malformed");
+        assert!(problems[0].message.starts_with(path.as_str()), "{problems:?}");
+        assert_eq!(applied, Applied::default());
+    }
+}

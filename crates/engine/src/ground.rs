@@ -1,0 +1,74 @@
+//! A name belongs to one cluster, whichever ground it is on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bivouac_provider::Provider;
+use bivouac_spec::cluster::Provider as Settings;
+use bivouac_spec::{Cluster, Problem};
+
+use crate::ClusterState;
+
+/// How long a ground may take to answer on which nothing is known to be.
+pub const GROUND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A ground.
+#[derive(Clone)]
+pub struct Ground {
+    /// As a cluster file names it.
+    pub settings: Settings,
+    /// The opened ground.
+    pub provider: Arc<dyn Provider>,
+}
+
+impl Ground {
+    /// Its name, with what tells it from others of the kind: ``docker (context `office`)``.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let name = self.settings.name();
+        match &self.settings {
+            Settings::Docker(docker) | Settings::Compose(docker) => match &docker.context {
+                Some(context) => format!("{name} (context `{context}`)"),
+                None => name.to_owned(),
+            },
+            Settings::Linux(_) => name.to_owned(),
+        }
+    }
+}
+
+/// Refuses a cluster whose name another ground has. A ground that does not answer counts only when the cluster is recorded there.
+pub(crate) async fn refuse_elsewhere(
+    cluster: &Cluster,
+    others: &[Ground],
+    known: Option<&ClusterState>,
+) -> Result<(), Problem> {
+    let recorded = known.map(|state| &state.applied.cluster.spec.provider);
+    if recorded == Some(&cluster.spec.provider) {
+        return Ok(());
+    }
+    let asked = others.iter().filter(|other| other.settings != cluster.spec.provider);
+    let asked = asked.map(|other| ask(cluster, other, recorded == Some(&other.settings)));
+    futures::future::try_join_all(asked).await.map(drop)
+}
+
+async fn ask(cluster: &Cluster, other: &Ground, is_recorded: bool) -> Result<(), Problem> {
+    let (name, ground) = (cluster.name(), other.describe());
+    let observed = if is_recorded {
+        other.provider.observe().await.map_err(|problem| {
+            let message =
+                format!("cluster `{name}` was made on {ground}, which does not answer now");
+            Problem::failed("engine.ground_silent", message).because(&problem).help(format!(
+                "name another cluster, or make {ground} answer and run the same command again"
+            ))
+        })?
+    } else {
+        let answer = tokio::time::timeout(GROUND_PATIENCE, other.provider.observe()).await;
+        answer.ok().and_then(Result::ok).unwrap_or_default()
+    };
+    if !observed.iter().any(|observed| observed.name == *name) {
+        return Ok(());
+    }
+    let message = format!("cluster `{name}` exists already, on {ground}");
+    Err(Problem::usage("engine.name_taken", message)
+        .help(format!("name another cluster, or remove that one with `bivouac down {name}`")))
+}

@@ -1,0 +1,162 @@
+//! All decisions of an `up`, before anything is changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bivouac_plan::{Action, Plan, UpRequest, assign_addresses, plan_up};
+use bivouac_provider::Provider;
+use bivouac_spec::facts::{Applied, Outcome, Survey};
+use bivouac_spec::{Addresses, Cluster, NodeConfig, NodeName, ObservedCluster, Problem, Problems};
+use bivouac_stacks::{Keys, RenderRequest, Stack};
+use ipnet::IpNet;
+
+use crate::ground::refuse_elsewhere;
+use crate::{ClusterState, Event, Ground, NodeImages, Reporter, StateDirectory};
+
+/// A cluster as it is wanted, and all that decides how it would be made.
+pub struct PrepareRequest<'a> {
+    /// What is asked for.
+    pub cluster: &'a Cluster,
+    /// Where it runs.
+    pub provider: Arc<dyn Provider>,
+    /// The grounds that there are, which may have a cluster of the same name. The one where it runs may be among them.
+    pub grounds: &'a [Ground],
+    /// What runs on it.
+    pub stack: &'a dyn Stack,
+    /// What its nodes are made from.
+    pub images: &'a dyn NodeImages,
+    /// What is known.
+    pub state: &'a StateDirectory,
+}
+
+/// What is decided.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What would change.
+    pub plan: Plan,
+    /// The ground.
+    pub survey: Survey,
+    pub(crate) state: ClusterState,
+    pub(crate) keys: Keys,
+    pub(crate) addresses: Addresses,
+    pub(crate) configs: BTreeMap<NodeName, NodeConfig>,
+}
+
+/// Decides what an `up` would do. Changes nothing.
+///
+/// # Errors
+/// When the ground is unfit (everything unfit at once), another ground has a cluster of the name, the state cannot be read, or no
+/// addresses are free.
+pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems> {
+    let cluster = request.cluster;
+    let recorded = request.state.read(cluster.name())?;
+    let keys = request.state.read_keys(cluster.name())?;
+    let (survey, observed, elsewhere) = tokio::join!(
+        request.provider.survey(),
+        request.provider.observe(),
+        refuse_elsewhere(cluster, request.grounds, recorded.as_ref()),
+    );
+    let (survey, observed) = (survey?, observed?);
+    Problems::check(survey.unmet())?;
+    elsewhere?;
+
+    // What was recorded counts only while something of it exists: a first `up` that made nothing may be tried with another file.
+    let own = observed.iter().find(|observed| observed.name == *cluster.name());
+    let known = recorded.as_ref().filter(|_| own.is_some());
+    let existing = known.map(|state| &state.applied.addresses);
+    let occupied = occupied(request, &survey, &observed, existing)?;
+    let addresses = assign_addresses(cluster, &occupied, existing)?;
+    let render = RenderRequest { cluster, addresses: &addresses, facts: &survey.facts };
+    let keys = request.stack.ensure_keys(keys, &render, SystemTime::now())?;
+    let configs = request.stack.render(&render, &keys)?;
+
+    let current = request.images.current()?;
+    let image = known.map_or_else(|| current.clone(), |state| state.image.clone());
+    let digests = configs.iter().map(|(name, config)| (name.clone(), config.digest())).collect();
+    let plan = plan_up(&UpRequest {
+        cluster,
+        addresses: &addresses,
+        applied: known.map(|state| &state.applied),
+        observed: own,
+        facts: &survey.facts,
+        configs: &digests,
+        image: &current,
+    });
+    let applied = Applied { cluster: cluster.clone(), addresses: addresses.clone() };
+    let state = match (known, &recorded) {
+        (Some(known), _) => ClusterState { applied, image, ..known.clone() },
+        (None, recorded) => ClusterState {
+            kubeconfig: recorded.as_ref().and_then(|state| state.kubeconfig.clone()),
+            kubeconfig_made: recorded.as_ref().is_some_and(|state| state.kubeconfig_made),
+            ..ClusterState::new(applied, survey.facts.clone(), image)
+        },
+    };
+    Ok(Prepared { plan, survey, state, keys, addresses, configs })
+}
+
+/// Networks that the cluster must not use: what the ground says, and what stopped clusters will want back.
+fn occupied(
+    request: &PrepareRequest<'_>,
+    survey: &Survey,
+    observed: &[ObservedCluster],
+    existing: Option<&Addresses>,
+) -> Result<BTreeMap<IpNet, String>, Problem> {
+    let mut occupied = survey.facts.occupied.clone();
+    let own = observed.iter().find(|observed| observed.name == *request.cluster.name());
+    let mut ours: Vec<IpNet> = own.and_then(|observed| observed.network).into_iter().collect();
+    if let Some(existing) = existing {
+        ours.push(existing.node_network);
+        ours.extend(&existing.pod_networks);
+    }
+    occupied.retain(|network, _| !ours.iter().any(|own| own.contains(network)));
+    for name in request.state.clusters()? {
+        if name == *request.cluster.name() {
+            continue;
+        }
+        // What cannot be read is told by every command about that cluster; its running network is among the ground's.
+        if let Ok(Some(other)) = request.state.read(&name) {
+            let addresses = other.applied.addresses;
+            occupied.insert(addresses.node_network, format!("cluster {name}"));
+            occupied.extend(
+                addresses.pod_networks.into_iter().map(|pods| (pods, format!("cluster {name}"))),
+            );
+        }
+    }
+    Ok(occupied)
+}
+
+/// Decides, and records the decisions before anything is made of them.
+pub(crate) async fn prepare_and_record(
+    request: &PrepareRequest<'_>,
+    reporter: &Reporter,
+) -> Result<Prepared, Problems> {
+    let cluster = request.cluster.name();
+    let state = request.state.clone();
+    let lock = tokio::task::spawn_blocking(move || state.lock_addresses()).await;
+    let _lock = lock.map_err(|error| Problem::from_error("engine.thread", &error))??;
+    let known_keys = request.state.read_keys(cluster)?;
+    let prepared = prepare(request).await?;
+    prepared.plan.check()?;
+    report_plan(&prepared, reporter);
+    if known_keys.as_ref() != Some(&prepared.keys) {
+        request.state.write_keys(cluster, &prepared.keys)?;
+    }
+    if !prepared.plan.is_empty() {
+        request.state.write(&prepared.state)?;
+    }
+    Ok(prepared)
+}
+
+fn report_plan(prepared: &Prepared, reporter: &Reporter) {
+    for need in &prepared.survey.needs {
+        if let Outcome::Limited(problem) = &need.outcome {
+            reporter.report(Event::Limited { problem: problem.clone() });
+        }
+    }
+    for note in &prepared.plan.notes {
+        reporter.report(Event::Noted { note: note.clone() });
+    }
+    let actions = prepared.plan.actions.iter().map(Action::describe).collect();
+    reporter.report(Event::Planned { actions });
+}

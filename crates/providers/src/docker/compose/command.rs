@@ -1,0 +1,229 @@
+//! The `docker compose` command: found, and run.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use bivouac_spec::Problem;
+use camino::{Utf8Path, Utf8PathBuf};
+use tokio::process::Command;
+
+use super::document::project_name;
+use super::folder::Folder;
+use super::problem::{failed, unfit};
+use crate::docker::EngineEnvironment;
+use crate::docker::engine::Engine;
+
+/// Where packages put commands of `docker`.
+const PLUGINS: [&str; 4] = [
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+];
+
+/// What the command is called there, and in `$PATH` where it stands alone.
+const PROGRAM: &str = "docker-compose";
+
+/// How long it may take to say its version.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it may take for anything else. The engine's own patience is shorter.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The last lines of its errors that are told.
+const LINES: usize = 8;
+
+/// What it would read of the environment and must not: what is done depends on the cluster alone.
+const FOREIGN: [&str; 14] = [
+    "COMPOSE_ANSI",
+    "COMPOSE_COMPATIBILITY",
+    "COMPOSE_ENV_FILES",
+    "COMPOSE_EXPERIMENTAL",
+    "COMPOSE_FILE",
+    "COMPOSE_IGNORE_ORPHANS",
+    "COMPOSE_PARALLEL_LIMIT",
+    "COMPOSE_PROFILES",
+    "COMPOSE_PROGRESS",
+    "COMPOSE_PROJECT_NAME",
+    "COMPOSE_REMOVE_ORPHANS",
+    "DOCKER_CONTEXT",
+    "DOCKER_DEFAULT_PLATFORM",
+    "DOCKER_TLS_VERIFY",
+];
+
+/// A command that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Compose {
+    program: Utf8PathBuf,
+    /// What it calls itself: `2.40.3`.
+    pub(super) version: String,
+}
+
+impl Compose {
+    /// Finds the command where `docker` finds it, or alone in `$PATH`.
+    ///
+    /// # Errors
+    /// When there is none, or only one that is too old.
+    pub(super) async fn find(environment: &EngineEnvironment) -> Result<Self, Problem> {
+        let own = environment.config.as_ref().map(|config| config.join("cli-plugins"));
+        let folders = own.into_iter().chain(PLUGINS.map(Utf8PathBuf::from));
+        let installed = folders.map(|folder| folder.join(PROGRAM)).filter(|path| path.exists());
+        let mut old = None;
+        for program in installed.chain([PROGRAM.into()]) {
+            let Some(version) = version(&program).await else { continue };
+            if is_new_enough(&version) {
+                return Ok(Self { program, version });
+            }
+            old.get_or_insert((program, version));
+        }
+        Err(match old {
+            Some((program, version)) => {
+                let message = format!("{program} is version {version}, and 2.0 or newer is needed");
+                unfit("too_old", message).help("install version 2 of Docker Compose")
+            }
+            None => unfit("no_command", "there is no `docker compose` command")
+                .help("install the Docker Compose plugin, or use provider `docker`, which does without it"),
+        })
+    }
+
+    /// Runs a command of the project in this folder, such as `up`.
+    ///
+    /// # Errors
+    /// When it fails; the causes have what it said.
+    pub(super) async fn run(
+        &self,
+        call: &Call<'_>,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        message: &str,
+    ) -> Result<(), Problem> {
+        let mut command = self.command(call);
+        command.args(arguments);
+        let argv = argv(&command);
+        let run = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = run
+            .map_err(|_| {
+                let message =
+                    format!("{message}: `{argv}` did not end within {} s", PATIENCE.as_secs());
+                failed("timeout", message)
+                    .help("look at the engine's own log, then run the command again")
+            })?
+            .map_err(|error| {
+                failed("command", format!("`{argv}` cannot be run")).because(&error)
+            })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let mut problem = failed("command", message);
+        problem.causes.push(format!("`{argv}` ended with {}", output.status));
+        problem.causes.push(last_lines(&String::from_utf8_lossy(&output.stderr)));
+        Err(problem)
+    }
+
+    /// The one place where the command is built.
+    fn command(&self, call: &Call<'_>) -> Command {
+        let mut command = Command::new(&self.program);
+        for name in FOREIGN {
+            command.env_remove(name);
+        }
+        if let Some(config) = &call.environment.config {
+            command.env("DOCKER_CONFIG", config);
+        }
+        command
+            // The engine that the checks were made on.
+            .env("DOCKER_HOST", call.engine.endpoint.to_string())
+            .env("LC_ALL", "C")
+            .args(["--ansi", "never", "--progress", "plain"])
+            .args(["--project-name", &project_name(call.cluster)])
+            .args(["--project-directory", call.folder.path.as_str()])
+            .args(["--file", call.folder.file().as_str()])
+            // Or a file `.env` would be read.
+            .args(["--env-file", "/dev/null"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// What the command is run for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) environment: &'a EngineEnvironment,
+    pub(super) cluster: &'a bivouac_spec::ClusterName,
+    pub(super) folder: &'a Folder,
+}
+
+async fn version(program: &Utf8Path) -> Option<String> {
+    let mut command = Command::new(program);
+    command.args(["version", "--short"]).stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(FIRST_PATIENCE, command.output()).await.ok()?.ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().trim_start_matches('v').to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}
+
+/// One that was built without a version calls itself `dev`: version 1 was never built so.
+fn is_new_enough(version: &str) -> bool {
+    let major = version.split('.').next().unwrap_or_default().parse::<u32>();
+    major.map_or(true, |major| major >= 2)
+}
+
+fn argv(command: &Command) -> String {
+    let command = command.as_std();
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn versions_are_told_apart() {
+        for new in ["2.40.3", "2.0.0-rc.1", "5.1.0", "dev"] {
+            assert!(is_new_enough(new), "{new}");
+        }
+        assert!(!is_new_enough("1.29.2"));
+    }
+
+    #[test]
+    fn only_the_end_of_what_is_said_is_told() {
+        let text: String = (0..20).map(|line| format!("{line}\n")).collect();
+        assert_eq!(last_lines(&text).lines().next(), Some("12"));
+        assert_eq!(last_lines("one\n"), "one");
+    }
+
+    #[tokio::test]
+    async fn the_user_s_own_plugin_comes_first_unless_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
+        let program = config.join("cli-plugins").join(PROGRAM);
+        std::fs::create_dir(program.parent().unwrap()).unwrap();
+        let install = |version: &str| {
+            // Never written while it is open: another test may fork just then.
+            let script = format!("#!/bin/sh\necho {version}\n");
+            let new = config.join("new");
+            std::fs::write(&new, script).unwrap();
+            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+            std::fs::rename(&new, &program).unwrap();
+        };
+        let environment =
+            EngineEnvironment { config: Some(config.clone()), ..EngineEnvironment::default() };
+        install("v2.40.3");
+        let found = Compose::find(&environment).await.unwrap();
+        assert_eq!(found, Compose { program: program.clone(), version: "2.40.3".to_owned() });
+        install("1.29.2");
+        match Compose::find(&environment).await {
+            Ok(other) => assert_ne!(other.program, program),
+            Err(problem) => assert_eq!(problem.code, "provider.compose.too_old"),
+        }
+    }
+}

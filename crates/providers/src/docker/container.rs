@@ -1,0 +1,251 @@
+//! A node as the engine's API describes it. Pure.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use bivouac_provider::{NodeRequest, PublishedPort};
+use bivouac_spec::node::paths;
+use bollard::models::{
+    ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HostConfig,
+    HostConfigCgroupnsModeEnum, Mount, MountType, NetworkingConfig, PortBinding, PortMap,
+    RestartPolicy, RestartPolicyNameEnum,
+};
+use camino::Utf8PathBuf;
+
+use super::names;
+
+/// Where the kernel's modules are, which some programs of a node look for.
+pub(super) const MODULES: &str = "/lib/modules";
+
+/// What the engine can give to nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Offer {
+    /// All rights at once. An engine that lacks one itself cannot give that: then nodes get a list of those that it has.
+    pub(super) privileged: bool,
+    /// Devices of its machine that nodes want.
+    pub(super) devices: Vec<String>,
+    /// Whether its machine has a folder of kernel modules.
+    pub(super) modules: bool,
+    /// The folder of container images that nodes share, if it is on its machine.
+    pub(super) shared_images: Option<Utf8PathBuf>,
+}
+
+/// A port of a node with its place on the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Binding {
+    pub(super) port: PublishedPort,
+    pub(super) host_ip: IpAddr,
+    pub(super) host_port: u16,
+}
+
+/// All that a container is made from.
+#[derive(Debug, Clone)]
+pub(super) struct Blueprint<'a> {
+    pub(super) provider: &'a str,
+    pub(super) request: &'a NodeRequest,
+    pub(super) address: IpAddr,
+    pub(super) image: &'a str,
+    pub(super) offer: &'a Offer,
+    pub(super) bindings: &'a [Binding],
+}
+
+impl Blueprint<'_> {
+    /// What the engine is asked for.
+    pub(super) fn render(&self) -> ContainerCreateBody {
+        let request = self.request;
+        let network = names::network(&request.cluster);
+        let label = format!("{}/{}", request.cluster, request.node);
+        let ports = self.bindings.iter().map(|binding| port_name(&binding.port));
+        ContainerCreateBody {
+            image: Some(self.image.to_owned()),
+            hostname: Some(request.node.to_string()),
+            cmd: Some(texts(["agent", "run", "--shares-kernel", "--label", &label])),
+            labels: Some(self.labels()),
+            exposed_ports: Some(ports.collect()),
+            host_config: Some(self.host_config(&network)),
+            networking_config: Some(NetworkingConfig {
+                endpoints_config: Some(HashMap::from([(network, self.endpoint())])),
+            }),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    fn labels(&self) -> HashMap<String, String> {
+        let request = self.request;
+        let mut labels = names::node_labels(self.provider, &request.cluster, &request.node);
+        labels.insert(names::CONFIG.to_owned(), request.config.digest());
+        labels.insert(names::IMAGE.to_owned(), request.image.key.clone());
+        labels.insert(names::ADDRESS.to_owned(), self.address.to_string());
+        labels
+    }
+
+    fn endpoint(&self) -> EndpointSettings {
+        let text = Some(self.address.to_string());
+        let addresses = match self.address {
+            IpAddr::V4(_) => EndpointIpamConfig { ipv4_address: text, ..Default::default() },
+            IpAddr::V6(_) => EndpointIpamConfig { ipv6_address: text, ..Default::default() },
+        };
+        let node = &self.request.node;
+        EndpointSettings {
+            ipam_config: Some(addresses),
+            aliases: Some(vec![node.to_string(), format!("{node}.{}", self.request.cluster)]),
+            ..EndpointSettings::default()
+        }
+    }
+
+    fn host_config(&self, network: &str) -> HostConfig {
+        let resources = self.request.resources;
+        let memory = resources.memory.and_then(|memory| i64::try_from(memory.0).ok());
+        let mut host = HostConfig {
+            network_mode: Some(network.to_owned()),
+            port_bindings: Some(self.port_bindings()),
+            mounts: Some(self.mounts()),
+            // The engine's own are `noexec`, and containers start programs from there.
+            tmpfs: Some(
+                [("/run", "exec,mode=755"), ("/tmp", "exec,mode=1777")]
+                    .map(|(path, options)| (path.to_owned(), options.to_owned()))
+                    .into(),
+            ),
+            restart_policy: Some(RestartPolicy {
+                name: Some(RestartPolicyNameEnum::UNLESS_STOPPED),
+                maximum_retry_count: None,
+            }),
+            cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
+            // Engines that map users do so only for containers without special rights.
+            userns_mode: Some("host".to_owned()),
+            security_opt: Some(texts([
+                "seccomp=unconfined",
+                "apparmor=unconfined",
+                "label=disable",
+            ])),
+            masked_paths: Some(Vec::new()),
+            readonly_paths: Some(Vec::new()),
+            // Not podman's 2048.
+            pids_limit: Some(-1),
+            nano_cpus: resources.cpus.map(|cpus| i64::from(cpus.0) * 1_000_000),
+            memory,
+            // The same: no swap on top of it.
+            memory_swap: memory,
+            ..HostConfig::default()
+        };
+        if self.offer.privileged {
+            host.privileged = Some(true);
+        } else {
+            host.cap_add = Some(texts(["ALL"]));
+            host.cap_drop = Some(texts(["SYS_RESOURCE"]));
+            host.device_cgroup_rules = Some(texts(["a *:* rwm"]));
+            host.devices = Some(self.offer.devices.iter().map(|path| device(path)).collect());
+        }
+        host
+    }
+
+    fn mounts(&self) -> Vec<Mount> {
+        let volume = names::node(&self.request.cluster, &self.request.node);
+        let mut mounts = vec![Mount {
+            typ: Some(MountType::VOLUME),
+            source: Some(volume),
+            target: Some("/var".to_owned()),
+            ..Mount::default()
+        }];
+        if self.offer.modules {
+            mounts.push(read_only(MODULES, MODULES));
+        }
+        if let Some(shared) = &self.offer.shared_images {
+            mounts.push(read_only(shared.as_str(), paths::SHARED_IMAGES));
+        }
+        mounts
+    }
+
+    fn port_bindings(&self) -> PortMap {
+        let mut map = PortMap::new();
+        for binding in self.bindings {
+            let place = PortBinding {
+                host_ip: Some(binding.host_ip.to_string()),
+                host_port: Some(binding.host_port.to_string()),
+            };
+            let places = map.entry(port_name(&binding.port)).or_insert_with(|| Some(Vec::new()));
+            places.get_or_insert_default().push(place);
+        }
+        map
+    }
+}
+
+/// A port as the engine names it: `6443/tcp`.
+pub(super) fn port_name(port: &PublishedPort) -> String {
+    format!("{}/{}", port.port, port.protocol.name())
+}
+
+fn read_only(source: &str, target: &str) -> Mount {
+    Mount {
+        typ: Some(MountType::BIND),
+        source: Some(source.to_owned()),
+        target: Some(target.to_owned()),
+        read_only: Some(true),
+        ..Mount::default()
+    }
+}
+
+fn device(path: &str) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(path.to_owned()),
+        path_in_container: Some(path.to_owned()),
+        cgroup_permissions: Some("rwm".to_owned()),
+    }
+}
+
+fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
+    texts.map(str::to_owned).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::samples;
+
+    fn render(offer: &Offer) -> serde_json::Value {
+        let request = samples::node();
+        let bindings = [Binding {
+            port: samples::port(6443),
+            host_ip: "127.0.0.1".parse().unwrap(),
+            host_port: 36443,
+        }];
+        let blueprint = Blueprint {
+            provider: "docker",
+            request: &request,
+            address: "10.89.7.2".parse().unwrap(),
+            image: "bivouac.dev/node:1-2",
+            offer,
+            bindings: &bindings,
+        };
+        let mut value = serde_json::to_value(blueprint.render()).unwrap();
+        // Maps of the client have no order.
+        value.sort_all_objects();
+        value
+    }
+
+    #[test]
+    fn a_node_of_an_engine_with_all_rights() {
+        let offer = Offer {
+            privileged: true,
+            devices: vec!["/dev/kmsg".to_owned()],
+            modules: true,
+            shared_images: Some("/store/images".into()),
+        };
+        insta::assert_json_snapshot!(render(&offer));
+    }
+
+    #[test]
+    fn a_node_of_an_engine_that_lacks_rights() {
+        let offer = Offer {
+            privileged: false,
+            devices: vec!["/dev/kmsg".to_owned()],
+            modules: false,
+            shared_images: None,
+        };
+        let host = render(&offer)["HostConfig"].clone();
+        assert_eq!(host["Privileged"], serde_json::Value::Null);
+        assert_eq!(host["CapDrop"], serde_json::json!(["SYS_RESOURCE"]));
+        assert_eq!(host["Devices"][0]["PathOnHost"], "/dev/kmsg");
+        assert_eq!(host["Mounts"].as_array().unwrap().len(), 1);
+    }
+}

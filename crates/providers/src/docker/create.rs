@@ -1,0 +1,309 @@
+//! Making a node: a volume that stays, and a container that is made anew from it whenever it does not run.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
+
+use bivouac_provider::{ImageRequest, NodeRequest};
+use bivouac_spec::Problem;
+use bollard::errors::Error;
+use bollard::models::{ContainerInspectResponse, VolumeCreateRequest};
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, RemoveVolumeOptions,
+    StartContainerOptions, UploadToContainerOptions,
+};
+use bytes::Bytes;
+use camino::{Utf8Path, Utf8PathBuf};
+
+use super::container::{Binding, Blueprint, MODULES, Offer, port_name};
+use super::engine::Engine;
+use super::problem::{OrProblem as _, absent_is_success, failed, said, status, usage};
+use super::{daemon, furnish, image, names, network};
+
+/// Devices that nodes want where the machine has them.
+const DEVICES: [&str; 3] = ["/dev/kmsg", "/dev/fuse", "/dev/net/tun"];
+
+/// How often a node is tried with another port, or with less, before it is given up.
+pub(super) const ATTEMPTS: usize = 6;
+
+/// A node that is being made.
+pub(super) struct Making<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) provider: &'a str,
+    /// The folder of this provider.
+    pub(super) state: &'a Utf8Path,
+    pub(super) request: &'a NodeRequest,
+}
+
+impl Making<'_> {
+    /// Makes the node and starts it, unless it runs.
+    pub(super) async fn ensure(&self) -> Result<(), Problem> {
+        let request = self.request;
+        let (cluster, node) = (&request.cluster, &request.node);
+        let address =
+            request.addresses.nodes.get(node).map(|own| own.address).ok_or_else(|| {
+                failed(
+                    "no_address",
+                    format_args!("node {node} of cluster {cluster} has no address"),
+                )
+            })?;
+        let name = names::node(cluster, node);
+        let before = self.existing(&name).await?;
+        if before.as_ref().is_some_and(runs) {
+            return Ok(());
+        }
+        if network::find(self.engine, cluster).await?.is_none() {
+            return Err(failed("no_network", format_args!("cluster {cluster} has no network"))
+                .help(format!("make it with `bivouac up {cluster}`")));
+        }
+        if before.is_some() {
+            // Labels, ports and limits of a container cannot be changed; its data is on the volume.
+            self.remove_container(&name)
+                .await
+                .or_problem("remove", format_args!("container {name} cannot be replaced"))?;
+        }
+        let volume = self.ensure_volume(&name).await?;
+        let made = self.make(&name, address, before.as_ref(), &volume.machine_id).await;
+        if made.is_err() {
+            let _ = self.remove_container(&name).await;
+            if volume.is_new {
+                let _ = self.engine.docker.remove_volume(&name, None::<RemoveVolumeOptions>).await;
+            }
+        }
+        made
+    }
+
+    pub(super) async fn existing(
+        &self,
+        name: &str,
+    ) -> Result<Option<ContainerInspectResponse>, Problem> {
+        let found =
+            self.engine.docker.inspect_container(name, None::<InspectContainerOptions>).await;
+        let found = absent_is_success(found)
+            .or_problem("container", format_args!("container {name} cannot be looked for"))?;
+        let labels = found.as_ref().map(|it| it.config.as_ref()?.labels.as_ref());
+        match labels {
+            Some(labels) if !self.is_ours(labels) => Err(self.strange("container", name)),
+            _ => Ok(found),
+        }
+    }
+
+    fn is_ours(&self, labels: Option<&std::collections::HashMap<String, String>>) -> bool {
+        labels.is_some_and(|it| names::is_of(it, self.provider, &self.request.cluster))
+    }
+
+    fn strange(&self, kind: &str, name: &str) -> Problem {
+        let message = format!("the {kind} {name} is none of cluster {}", self.request.cluster);
+        usage("name_taken", message).help(format!(
+            "rename the cluster, or look at the {kind} with `docker {kind} inspect {name}` and remove it"
+        ))
+    }
+
+    pub(super) async fn remove_container(&self, name: &str) -> Result<(), Error> {
+        let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+        let removed = self.engine.docker.remove_container(name, Some(options)).await;
+        absent_is_success(removed).map(drop)
+    }
+
+    async fn ensure_volume(&self, name: &str) -> Result<Volume, Problem> {
+        let message = format!("volume {name} cannot be made");
+        let docker = &self.engine.docker;
+        let found = absent_is_success(docker.inspect_volume(name).await);
+        if let Some(found) = found.or_problem("volume", &message)? {
+            if !self.is_ours(Some(&found.labels)) {
+                return Err(self.strange("volume", name));
+            }
+            let machine_id = found.labels.get(names::MACHINE_ID).cloned();
+            // Without it somebody made the volume by hand, after our model.
+            let machine_id = machine_id.map_or_else(furnish::new_machine_id, Ok)?;
+            return Ok(Volume { machine_id, is_new: false });
+        }
+        let machine_id = furnish::new_machine_id()?;
+        let mut labels =
+            names::node_labels(self.provider, &self.request.cluster, &self.request.node);
+        labels.insert(names::MACHINE_ID.to_owned(), machine_id.clone());
+        let volume = VolumeCreateRequest {
+            name: Some(name.to_owned()),
+            labels: Some(labels),
+            ..VolumeCreateRequest::default()
+        };
+        docker.create_volume(volume).await.or_problem("volume", &message)?;
+        Ok(Volume { machine_id, is_new: true })
+    }
+
+    async fn make(
+        &self,
+        name: &str,
+        address: IpAddr,
+        before: Option<&ContainerInspectResponse>,
+        machine_id: &str,
+    ) -> Result<(), Problem> {
+        let request = self.request;
+        let wanted = ImageRequest { image: request.image.clone(), agent: request.agent.clone() };
+        let tag = image::tag_of(&wanted, self.state).await?;
+        let archive = Bytes::from(furnish::archive(request, machine_id)?);
+        let mut offer = offer(self.engine, &request.image.shared_images)?;
+        let mut tried = BTreeSet::new();
+        let mut has_image = false;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let bindings = self.bindings(before, &mut tried)?;
+            let blueprint = Blueprint {
+                provider: self.provider,
+                request,
+                address,
+                image: &tag,
+                offer: &offer,
+                bindings: &bindings,
+            };
+            let Err(error) = self.attempt(name, &blueprint, archive.clone()).await else {
+                return Ok(());
+            };
+            let text = said(&error);
+            let chosen = self.request.ports.iter().any(|port| port.host_port.is_none());
+            if attempts == ATTEMPTS {
+                // Told below.
+            } else if status(&error) == Some(404) && text.contains("image") && !has_image {
+                // Somebody removed it since it was brought.
+                image::ensure(self.engine, &wanted, self.state, &|_| ()).await?;
+                has_image = true;
+                continue;
+            } else if text.contains(MODULES) && offer.modules {
+                offer.modules = false;
+                continue;
+            } else if lacks_rights(text) && offer.privileged {
+                offer.privileged = false;
+                continue;
+            } else if is_port_taken(text) && chosen {
+                continue;
+            }
+            let code = if is_port_taken(text) { "port_taken" } else { "start" };
+            let message = format_args!(
+                "node {} of cluster {} cannot be started",
+                request.node, request.cluster
+            );
+            return Err(error).or_problem(code, message);
+        }
+    }
+
+    async fn attempt(
+        &self,
+        name: &str,
+        blueprint: &Blueprint<'_>,
+        archive: Bytes,
+    ) -> Result<(), Error> {
+        let docker = &self.engine.docker;
+        self.remove_container(name).await?;
+        let named = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+        let mut body = blueprint.render();
+        if let (false, Some(pid), Some(host)) =
+            (blueprint.offer.privileged, self.engine.local, &mut body.host_config)
+        {
+            // Podman asks for more than an engine without all rights can give.
+            host.ulimits = Some(daemon::limits(pid));
+        }
+        let made = docker.create_container(Some(named), body).await?;
+        let root = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
+        docker.upload_to_container(&made.id, Some(root), bollard::body_full(archive)).await?;
+        docker.start_container(&made.id, None::<StartContainerOptions>).await
+    }
+
+    /// Where the node's ports are on the host. One that was chosen once stays.
+    pub(super) fn bindings(
+        &self,
+        before: Option<&ContainerInspectResponse>,
+        tried: &mut BTreeSet<u16>,
+    ) -> Result<Vec<Binding>, Problem> {
+        let any = if self.engine.is_socket() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        let mut bindings = Vec::new();
+        for port in &self.request.ports {
+            let known = before.and_then(|before| known_port(before, &port_name(port)));
+            let host_port = match port.host_port {
+                Some(number) => number,
+                None => match known.filter(|number| tried.insert(*number)) {
+                    Some(number) => number,
+                    None => free_port(tried)?,
+                },
+            };
+            let host_ip = port.host_ip.unwrap_or(any.into());
+            bindings.push(Binding { port: port.clone(), host_ip, host_port });
+        }
+        Ok(bindings)
+    }
+}
+
+struct Volume {
+    machine_id: String,
+    is_new: bool,
+}
+
+pub(super) fn runs(container: &ContainerInspectResponse) -> bool {
+    container.state.as_ref().and_then(|state| state.running) == Some(true)
+}
+
+/// The host port that a container was made with.
+fn known_port(container: &ContainerInspectResponse, port: &str) -> Option<u16> {
+    let bindings = container.host_config.as_ref()?.port_bindings.as_ref()?;
+    bindings.get(port)?.as_ref()?.first()?.host_port.as_ref()?.parse().ok()
+}
+
+/// A port that is free here. On the machine of an engine elsewhere it most likely is, too, and another is tried if not.
+fn free_port(tried: &mut BTreeSet<u16>) -> Result<u16, Problem> {
+    let mut choose = || {
+        loop {
+            let number = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+            if tried.insert(number) {
+                return Ok::<_, std::io::Error>(number);
+            }
+        }
+    };
+    choose().map_err(|error| failed("no_port", "no port of the host is free").because(&error))
+}
+
+/// What the engine can give, as far as it can be told. What it turns out not to have is left out in the next attempt.
+pub(super) fn offer(engine: &Engine, shared_images: &Utf8Path) -> Result<Offer, Problem> {
+    let Some(pid) = engine.local else {
+        let devices = vec![DEVICES[0].to_owned()];
+        return Ok(Offer { privileged: true, devices, modules: true, shared_images: None });
+    };
+    std::fs::create_dir_all(shared_images)
+        .or_problem("folder", format_args!("the folder {shared_images} cannot be made"))?;
+    let devices = DEVICES.iter().filter(|path| Utf8Path::new(path).exists());
+    Ok(Offer {
+        privileged: daemon::raises_limits(pid),
+        devices: devices.map(ToString::to_string).collect(),
+        modules: Utf8Path::new(MODULES).exists(),
+        shared_images: Some(Utf8PathBuf::from(shared_images)),
+    })
+}
+
+/// runc 1.1: `unable to apply caps: operation not permitted`.
+pub(super) fn lacks_rights(said: &str) -> bool {
+    said.contains("unable to apply caps") || said.contains("can't apply capabilities")
+}
+
+pub(super) fn is_port_taken(said: &str) -> bool {
+    said.contains("port is already allocated") || said.contains("address already in use")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_port_is_never_tried_twice() {
+        let mut tried = BTreeSet::new();
+        for count in 1..=8 {
+            let port = free_port(&mut tried).unwrap();
+            assert!(port > 0 && tried.len() == count);
+        }
+    }
+
+    #[test]
+    fn what_engines_say_is_understood() {
+        let caps = "OCI runtime create failed: container_linux.go:380: unable to apply caps: operation not permitted";
+        assert!(lacks_rights(caps) && !is_port_taken(caps));
+        let port = "Bind for 127.0.0.1:80 failed: port is already allocated";
+        assert!(is_port_taken(port) && !lacks_rights(port));
+    }
+}

@@ -1,0 +1,168 @@
+//! A connection to an engine.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use bivouac_spec::Problem;
+use bollard::{API_DEFAULT_VERSION, Docker};
+use camino::Utf8Path;
+
+use super::EngineEnvironment;
+use super::problem::{OrProblem as _, unfit, usage};
+use super::select::{Endpoint, Origin, Selected, select};
+
+/// How long an engine may take to answer, in seconds.
+const PATIENCE: u64 = 120;
+
+/// How long an engine elsewhere may take to answer for the first time.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An engine that answers.
+#[derive(Debug)]
+pub(super) struct Engine {
+    /// The client of its API.
+    pub(super) docker: Docker,
+    /// Where it listens.
+    pub(super) endpoint: Endpoint,
+    /// Its process, where it runs on this machine and sees the same files.
+    pub(super) local: Option<u32>,
+}
+
+impl Engine {
+    /// Connects to the engine that is meant.
+    ///
+    /// # Errors
+    /// When there is none, or it may not be used.
+    pub(super) async fn connect(
+        context: Option<&str>,
+        environment: &EngineEnvironment,
+    ) -> Result<Self, Problem> {
+        let selected = select(context, environment)?;
+        let local = match &selected.endpoint {
+            Endpoint::Unix(path) => try_socket(path, &selected)?,
+            Endpoint::Tcp(..) | Endpoint::Ssh(_) => None,
+        };
+        let docker = client(&selected.endpoint)
+            .or_problem("client", format_args!("{} cannot be used", selected.endpoint))?;
+        let docker = match &environment.api_version {
+            Some(version) => pinned(docker, version)?,
+            None => docker,
+        };
+        if !matches!(selected.endpoint, Endpoint::Unix(_)) {
+            let first = docker.clone().with_timeout(FIRST_PATIENCE);
+            first.ping().await.map_err(|error| no_engine(&selected).because(&error))?;
+        }
+        Ok(Self { docker, endpoint: selected.endpoint, local })
+    }
+
+    /// Whether it listens on a socket of this machine, and so publishes ports on it.
+    pub(super) fn is_socket(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Unix(_))
+    }
+
+    /// The address at which ports that it publishes are reached from here.
+    ///
+    /// # Errors
+    /// When the name of its host has no address.
+    pub(super) fn host(&self) -> Result<IpAddr, Problem> {
+        let name = match &self.endpoint {
+            Endpoint::Unix(_) => return Ok(Ipv4Addr::LOCALHOST.into()),
+            Endpoint::Tcp(address, _) => address.as_str(),
+            Endpoint::Ssh(address) => address.trim_start_matches("ssh://"),
+        };
+        let name = name.rsplit_once('@').map_or(name, |(_, host)| host);
+        let name = match name.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => host,
+            _ => name,
+        };
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let message = format!("{bare}, the host of the engine, has no address");
+        let mut found = (bare, 0).to_socket_addrs().or_problem("host", &message)?;
+        let first = found.next().ok_or_else(|| unfit("host", &message))?;
+        Ok(first.ip())
+    }
+}
+
+fn client(endpoint: &Endpoint) -> Result<Docker, bollard::errors::Error> {
+    // bollard asks the version for its paths and then leaves it out of them: every engine answers in the newest that it knows.
+    let version = API_DEFAULT_VERSION;
+    match endpoint {
+        Endpoint::Unix(path) => Docker::connect_with_unix(path.as_str(), PATIENCE, version),
+        Endpoint::Tcp(address, None) => Docker::connect_with_http(address, PATIENCE, version),
+        Endpoint::Tcp(address, Some(folder)) => {
+            // The one of the process may be chosen already: any will do.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let file = |name| folder.join(name).into_std_path_buf();
+            let (key, cert, ca) = (file("key.pem"), file("cert.pem"), file("ca.pem"));
+            Docker::connect_with_ssl(address, &key, &cert, &ca, PATIENCE, version)
+        }
+        Endpoint::Ssh(address) => Docker::connect_with_ssh(address, PATIENCE, version, None),
+    }
+}
+
+/// The client with a version of the API of the user's choice.
+fn pinned(docker: Docker, version: &str) -> Result<Docker, Problem> {
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !version.split_once('.').is_some_and(|(major, minor)| digits(major) && digits(minor)) {
+        let message = format!("`{version}`, the value of `DOCKER_API_VERSION`, is no version");
+        return Err(usage("bad_version", message).help("write one such as 1.43, or unset it"));
+    }
+    let prefix = format!("/v{version}");
+    Ok(docker.with_request_modifier(move |mut request| {
+        let uri = request.uri().to_string();
+        let path = request.uri().path_and_query().map_or("", |path| path.as_str());
+        let versioned = uri.strip_suffix(path).map(|base| format!("{base}{prefix}{path}"));
+        if let Some(uri) = versioned.and_then(|uri| uri.parse().ok()) {
+            *request.uri_mut() = uri;
+        }
+        request
+    }))
+}
+
+/// Connects once, because the client tells little of what is wrong with a socket. Gives the engine's process, if it sees the same
+/// files as this one.
+fn try_socket(path: &Utf8Path, selected: &Selected) -> Result<Option<u32>, Problem> {
+    let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => no_permission(path).because(&error),
+        _ => no_engine(selected).because(&error),
+    })?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).ok();
+    let pid = peer.and_then(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()).ok());
+    Ok(pid.filter(|pid| shares_files(*pid)))
+}
+
+/// Whether a process has the same root folder as this one. One that cannot be asked counts as a stranger.
+fn shares_files(pid: u32) -> bool {
+    let root = |path: &str| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
+    let own = root("/");
+    own.is_some() && root(&format!("/proc/{pid}/root/")) == own
+}
+
+fn no_permission(path: &Utf8Path) -> Problem {
+    unfit("no_permission", format_args!("you may not use the container engine at {path}"))
+        .help("run the command with sudo, or join the engine's group with `sudo usermod -aG docker $USER` and log in again")
+}
+
+fn no_engine(selected: &Selected) -> Problem {
+    let endpoint = &selected.endpoint;
+    match &selected.origin {
+        Origin::Context(name) => {
+            let message = format!("no container engine answers at {endpoint} of context `{name}`");
+            unfit("no_engine", message).help("start it, or choose another context")
+        }
+        Origin::Environment => {
+            let message =
+                format!("no container engine answers at {endpoint}, as `DOCKER_HOST` says");
+            unfit("no_engine", message).help("start it, or unset `DOCKER_HOST`")
+        }
+        Origin::Usual(places) => {
+            let places: Vec<&str> = places.iter().map(|path| path.as_str()).collect();
+            let message = format!("no container engine answers at {}", places.join(", "));
+            unfit("no_engine", message)
+                .help("install Docker and start it, or name an engine with `DOCKER_HOST`")
+        }
+    }
+}

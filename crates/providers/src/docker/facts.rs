@@ -1,0 +1,129 @@
+//! What the engine and its machine are like.
+
+use std::collections::BTreeMap;
+
+use bivouac_spec::Problem;
+use bivouac_spec::facts::{CgroupVersion, Facts};
+use bivouac_spec::quantity::Bytes;
+use bivouac_sys::filesystem::space;
+use bivouac_sys::netlink::Link;
+use bollard::models::{Network, SystemInfo, SystemInfoCgroupVersionEnum};
+use bollard::query_parameters::ListNetworksOptions;
+use camino::Utf8Path;
+use ipnet::IpNet;
+
+use super::daemon;
+use super::engine::Engine;
+use super::names;
+use super::problem::OrProblem as _;
+
+/// The open files that engines give where nothing else is said.
+const OPEN_FILES: u64 = 1_048_576;
+
+/// All facts, from what the engine says of itself. Of an engine elsewhere not all can be told: what is missing is told when a node
+/// cannot start for it.
+pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, Problem> {
+    let networks = engine
+        .docker
+        .list_networks(None::<ListNetworksOptions>)
+        .await
+        .or_problem("networks", "the networks of the container engine cannot be listed")?;
+    let root = info.docker_root_dir.as_deref().map(Utf8Path::new);
+    let free = root.filter(|_| engine.local.is_some()).and_then(|root| space(root).ok());
+    let raises_limits = engine.local.is_none_or(daemon::raises_limits) && !is_rootless(info);
+    Ok(Facts {
+        kernel: info.kernel_version.clone().unwrap_or_default(),
+        architecture: architecture(info.architecture.as_deref().unwrap_or_default()).to_owned(),
+        cpus: info.ncpu.and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+        memory: Bytes(info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)),
+        disk_free: Bytes(free.map_or(u64::MAX, |space| space.available)),
+        cgroup: match info.cgroup_version {
+            Some(SystemInfoCgroupVersionEnum::_1) => CgroupVersion::V1,
+            _ => CgroupVersion::V2,
+        },
+        raises_limits,
+        shares_kernel: true,
+        shares_images: engine.local.is_some(),
+        open_files: engine.local.map_or(OPEN_FILES, |pid| daemon::open_files(pid, raises_limits)),
+        occupied: occupied(engine, &networks)?,
+        reaches_nodes: false,
+    })
+}
+
+/// Whether the engine is run by an ordinary user.
+pub(super) fn is_rootless(info: &SystemInfo) -> bool {
+    let options = info.security_options.iter().flatten();
+    options.into_iter().any(|option| option.contains("name=rootless"))
+}
+
+/// Go's name of an architecture that the engine names as `uname` does.
+pub(super) fn architecture(name: &str) -> &str {
+    match name {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The networks of the engine, and of its machine where that is this one.
+fn occupied(engine: &Engine, networks: &[Network]) -> Result<BTreeMap<IpNet, String>, Problem> {
+    let mut occupied = BTreeMap::new();
+    if engine.local.is_some() {
+        let bridges: BTreeMap<String, String> =
+            networks.iter().map(|network| (bridge(network), occupant(network))).collect();
+        let owner = |link: &Link| bridges.get(&link.name).cloned().or_else(|| owner(link));
+        let found = crate::occupied::occupied(owner);
+        occupied = found.or_problem("netlink", "the host's networks cannot be listed")?;
+    }
+    for network in networks {
+        let ranges = network.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
+        for range in ranges.filter_map(|config| config.subnet.as_deref()?.parse::<IpNet>().ok()) {
+            occupied.insert(range.trunc(), occupant(network));
+        }
+    }
+    Ok(occupied)
+}
+
+#[cfg(feature = "linux")]
+use crate::linux::owner;
+
+#[cfg(not(feature = "linux"))]
+fn owner(_: &Link) -> Option<String> {
+    None
+}
+
+fn occupant(network: &Network) -> String {
+    let cluster = network.labels.as_ref().and_then(|labels| labels.get(names::CLUSTER));
+    match cluster {
+        Some(cluster) => format!("cluster {cluster}"),
+        None => format!("network {} of the engine", network.name.as_deref().unwrap_or("?")),
+    }
+}
+
+/// The interface of a network, as the engine names it unless told otherwise.
+fn bridge(network: &Network) -> String {
+    let named = network.options.as_ref().and_then(|it| it.get("com.docker.network.bridge.name"));
+    let id = network.id.as_deref().unwrap_or_default();
+    named.cloned().unwrap_or_else(|| format!("br-{}", id.get(..12).unwrap_or(id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_told_by_its_owner() {
+        let mut network = Network {
+            name: Some("web".to_owned()),
+            id: Some("0123456789abcdef".to_owned()),
+            ..Network::default()
+        };
+        assert_eq!(occupant(&network), "network web of the engine");
+        assert_eq!(bridge(&network), "br-0123456789ab");
+        network.labels = Some(names::labels("docker", &"demo".parse().unwrap()));
+        assert_eq!(occupant(&network), "cluster demo");
+        let name = ("com.docker.network.bridge.name".to_owned(), "docker0".to_owned());
+        network.options = Some([name].into());
+        assert_eq!(bridge(&network), "docker0");
+    }
+}

@@ -1,0 +1,197 @@
+//! Bringing the node image to the engine.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bivouac_provider::{ImageRequest, Progress};
+use bivouac_spec::Problem;
+use bivouac_sys::filesystem::FileLock;
+use bollard::query_parameters::{
+    ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveImageOptions,
+};
+use bytes::Bytes;
+use camino::Utf8Path;
+use futures::{StreamExt as _, stream};
+use tokio::sync::mpsc;
+
+use super::archive::Recipe;
+use super::engine::Engine;
+use super::facts::architecture;
+use super::problem::{OrProblem as _, absent_is_success, failed};
+use super::{agent, blocking, names};
+
+/// How long an engine may take to unpack an image.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// Bytes that are sent at once.
+const PIECE: usize = 512 * 1024;
+
+/// Pieces that wait to be sent.
+const QUEUE: usize = 4;
+
+/// The name of the image that is made from these. `state` is the folder of this provider.
+pub(super) async fn tag_of(request: &ImageRequest, state: &Utf8Path) -> Result<String, Problem> {
+    let (path, memory) = (request.agent.clone(), state.join("agent.json"));
+    let agent = blocking(move || agent::digest(&path, &memory)).await?;
+    Ok(names::image(&request.image.digest, &agent))
+}
+
+/// Loads the image, unless the engine has it.
+pub(super) async fn ensure(
+    engine: &Engine,
+    request: &ImageRequest,
+    state: &Utf8Path,
+    on_progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<String, Problem> {
+    let tag = tag_of(request, state).await?;
+    if exists(engine, &tag).await? {
+        return Ok(tag);
+    }
+    // Several commands bring it once: the first loads, the others find it.
+    let folder = state.to_owned();
+    let lock = blocking(move || {
+        std::fs::create_dir_all(&folder)
+            .or_problem("folder", format_args!("the folder {folder} cannot be made"))?;
+        FileLock::acquire(folder.join("image.lock"), "load the node image", PATIENCE)
+            .map_err(|error| failed("lock", "another command loads the node image").because(&error))
+    });
+    let _lock = lock.await?;
+    if exists(engine, &tag).await? {
+        return Ok(tag);
+    }
+    let (path, memory) = (request.agent.clone(), state.join("agent.json"));
+    let agent_digest = blocking(move || agent::digest(&path, &memory)).await?;
+    let info = engine.docker.info().await;
+    let info = info.or_problem("image", "the container engine does not say what it runs on")?;
+    let architecture = architecture(info.architecture.as_deref().unwrap_or_default()).to_owned();
+    let recipe = Recipe { tag, agent_digest, request: request.clone(), architecture };
+    load(engine, recipe.clone(), on_progress).await?;
+    remove_old(engine, &recipe.tag).await;
+    Ok(recipe.tag)
+}
+
+async fn exists(engine: &Engine, tag: &str) -> Result<bool, Problem> {
+    let found = absent_is_success(engine.docker.inspect_image(tag).await);
+    Ok(found.or_problem("image", format_args!("image {tag} cannot be looked for"))?.is_some())
+}
+
+async fn load(
+    engine: &Engine,
+    recipe: Recipe,
+    on_progress: &(dyn Fn(Progress) + Send + Sync),
+) -> Result<(), Problem> {
+    let message = format!("image {} cannot be loaded", recipe.tag);
+    let read = recipe.clone();
+    let sizes = blocking(move || {
+        let read = read.size().and_then(|total| Ok((total, read.diff_ids()?)));
+        read.or_problem("image", "the node image cannot be read")
+    });
+    let (total, diff_ids) = sizes.await?;
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let sent = Arc::new(AtomicU64::new(0));
+    let (tag, ids, counter) = (recipe.tag.clone(), diff_ids.clone(), Arc::clone(&sent));
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut output = Pieces { sender, piece: Vec::with_capacity(PIECE), sent: counter };
+        recipe.write(&ids, &mut output).and_then(|()| output.flush())
+    });
+    let body = stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (Ok::<Bytes, io::Error>(piece), receiver))
+    });
+    let docker = engine.docker.clone().with_timeout(PATIENCE);
+    let options = ImportImageOptions { quiet: true, ..ImportImageOptions::default() };
+    let mut answers = Box::pin(docker.import_image_stream(options, body, None));
+    let report = || {
+        on_progress(Progress { done: sent.load(Ordering::Relaxed).min(total), total });
+    };
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let said = loop {
+        tokio::select! {
+            answer = answers.next() => match answer {
+                Some(Ok(answer)) => {
+                    if let Some(error) = answer.error_detail.and_then(|detail| detail.message) {
+                        break Err(bollard::errors::Error::DockerStreamError { error });
+                    }
+                }
+                Some(Err(error)) => break Err(error),
+                None => break Ok(()),
+            },
+            _ = ticks.tick() => report(),
+        }
+    };
+    drop(answers);
+    // Ends at once when the engine does not listen any more.
+    let written = writing.await.map_err(|error| failed("thread", &message).because(&error))?;
+    match (said, written) {
+        // What could not be read says more than how the engine took it.
+        (_, Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(failed("image", &message).because(&error));
+        }
+        (said, _) => said.or_problem("image", &message)?,
+    }
+    on_progress(Progress { done: total, total });
+    check(engine, &tag, &diff_ids).await
+}
+
+/// The image must be the one that was sent: engines have different names for the same image, but the digests of layers are theirs
+/// and ours.
+async fn check(engine: &Engine, tag: &str, diff_ids: &[String]) -> Result<(), Problem> {
+    let message = format!("image {tag} cannot be loaded");
+    let found = engine.docker.inspect_image(tag).await.or_problem("image", &message)?;
+    if found.root_fs.and_then(|root| root.layers).as_deref() == Some(diff_ids) {
+        return Ok(());
+    }
+    let mut problem = failed("image", message);
+    problem.causes.push("the engine has other layers than were sent".to_owned());
+    Err(problem.help(format!("remove it with `docker image rm {tag}`, then run the command again")))
+}
+
+/// Removes images of ours from which nothing is made any more. What cannot be removed now is left for the next time.
+async fn remove_old(engine: &Engine, current: &str) {
+    let images = ListImagesOptions {
+        filters: Some(names::filter([(names::IMAGE, "")])),
+        ..ListImagesOptions::default()
+    };
+    let containers = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+    let (images, containers) = futures::join!(
+        engine.docker.list_images(Some(images)),
+        engine.docker.list_containers(Some(containers)),
+    );
+    let (Ok(images), Ok(containers)) = (images, containers) else { return };
+    let used: BTreeSet<String> =
+        containers.into_iter().filter_map(|container| container.image_id).collect();
+    for image in images {
+        if used.contains(&image.id) || image.repo_tags.iter().any(|tag| tag == current) {
+            continue;
+        }
+        let _ = engine.docker.remove_image(&image.id, None::<RemoveImageOptions>, None).await;
+    }
+}
+
+/// Hands bytes over to whoever sends them.
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    piece: Vec<u8>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Write for Pieces {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.piece.extend_from_slice(buffer);
+        if self.piece.len() >= PIECE {
+            self.flush()?;
+        }
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        let length = piece.len() as u64;
+        let sent = self.sender.blocking_send(piece.into());
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.sent.fetch_add(length, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! The network of a cluster, and everything that is refused before it is made.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, TcpListener, UdpSocket};
+
+use bivouac_provider::{NetworkRequest, PublishedPort};
+use bivouac_spec::cluster::Protocol;
+use bivouac_spec::{ClusterName, Problem};
+use bollard::models::{
+    ContainerSummary, Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect, PortSummaryTypeEnum,
+};
+use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptions, ListVolumesOptions};
+
+use super::engine::Engine;
+use super::names;
+use super::problem::{OrProblem as _, absent_is_success, status, usage};
+
+/// Makes the network, unless it is there.
+pub(super) async fn ensure(
+    engine: &Engine,
+    provider: &str,
+    request: &NetworkRequest,
+) -> Result<(), Problem> {
+    if check(engine, provider, request).await?.is_some() {
+        return Ok(());
+    }
+    let cluster = &request.cluster;
+    match engine.docker.create_network(body(provider, request)).await {
+        Ok(_) => Ok(()),
+        // Somebody was faster: another `up`, or a stranger.
+        Err(error) if status(&error) == Some(409) && find(engine, cluster).await?.is_some() => {
+            Box::pin(ensure(engine, provider, request)).await
+        }
+        other => other
+            .map(drop)
+            .or_problem("network", format_args!("the network of cluster {cluster} cannot be made")),
+    }
+}
+
+/// Refuses what would fail later. Gives the network if it is there.
+pub(super) async fn check(
+    engine: &Engine,
+    provider: &str,
+    request: &NetworkRequest,
+) -> Result<Option<NetworkInspect>, Problem> {
+    let cluster = &request.cluster;
+    let all = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+    let (found, containers, volumes) = futures::join!(
+        find(engine, cluster),
+        engine.docker.list_containers(Some(all)),
+        engine.docker.list_volumes(None::<ListVolumesOptions>),
+    );
+    let found = found?;
+    let containers = containers
+        .or_problem("containers", "the containers of the container engine cannot be listed")?;
+    let volumes =
+        volumes.or_problem("volumes", "the volumes of the container engine cannot be listed")?;
+    for node in request.addresses.nodes.keys() {
+        let name = names::node(cluster, node);
+        let container = containers.iter().find(|container| is_called(container, &name));
+        let labels = container.map(|it| it.labels.clone().unwrap_or_default());
+        refuse_strange("container", &name, labels.as_ref(), provider, cluster)?;
+        let volume = volumes.volumes.iter().flatten().find(|volume| volume.name == name);
+        refuse_strange("volume", &name, volume.map(|it| &it.labels), provider, cluster)?;
+    }
+    check_ports(engine, request, &containers)?;
+    if let Some(found) = &found {
+        let labels = found.labels.clone().unwrap_or_default();
+        let name = names::network(cluster);
+        refuse_strange("network", &name, Some(&labels), provider, cluster)?;
+        check_range(found, request)?;
+    }
+    Ok(found)
+}
+
+/// The network of the cluster's name, whoever made it.
+pub(super) async fn find(
+    engine: &Engine,
+    cluster: &ClusterName,
+) -> Result<Option<NetworkInspect>, Problem> {
+    let name = names::network(cluster);
+    let found = engine.docker.inspect_network(&name, None::<InspectNetworkOptions>).await;
+    absent_is_success(found)
+        .or_problem("network", format_args!("network {name} cannot be looked for"))
+}
+
+/// What the engine is asked for.
+pub(super) fn body(provider: &str, request: &NetworkRequest) -> NetworkCreateRequest {
+    let addresses = &request.addresses;
+    let range = IpamConfig {
+        subnet: Some(addresses.node_network.to_string()),
+        gateway: Some(addresses.gateway.to_string()),
+        ..IpamConfig::default()
+    };
+    let masquerade = ("com.docker.network.bridge.enable_ip_masquerade", "true");
+    NetworkCreateRequest {
+        name: names::network(&request.cluster),
+        driver: Some("bridge".to_owned()),
+        enable_ipv6: Some(addresses.gateway.is_ipv6()),
+        ipam: Some(Ipam { config: Some(vec![range]), ..Ipam::default() }),
+        options: Some([masquerade].map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        labels: Some(names::labels(provider, &request.cluster)),
+        ..NetworkCreateRequest::default()
+    }
+}
+
+/// A network of ours with other addresses is of another cluster of this name, which is only half removed.
+fn check_range(found: &NetworkInspect, request: &NetworkRequest) -> Result<(), Problem> {
+    let wanted = request.addresses.node_network.to_string();
+    let mut ranges = found.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
+    if ranges.any(|range| range.subnet.as_deref() == Some(&wanted)) {
+        return Ok(());
+    }
+    let cluster = &request.cluster;
+    let name = names::network(cluster);
+    Err(usage("other_network", format_args!("network {name} of cluster {cluster} is not {wanted}"))
+        .help(format!("remove the cluster with `bivouac down {cluster}`, then make it again")))
+}
+
+fn is_called(container: &ContainerSummary, name: &str) -> bool {
+    let mut names = container.names.iter().flatten();
+    names.any(|one| one.trim_start_matches('/') == name)
+}
+
+/// What has our name without our labels was made by somebody else, and is left alone.
+fn refuse_strange(
+    kind: &str,
+    name: &str,
+    labels: Option<&HashMap<String, String>>,
+    provider: &str,
+    cluster: &ClusterName,
+) -> Result<(), Problem> {
+    let Some(labels) = labels else { return Ok(()) };
+    if names::is_of(labels, provider, cluster) {
+        return Ok(());
+    }
+    let owner = match (labels.get(names::PROVIDER), labels.get(names::CLUSTER)) {
+        (Some(other), Some(owner)) => format!("cluster {owner} of provider {other}"),
+        _ => "none of bivouac's".to_owned(),
+    };
+    let message = format!("the {kind} {name}, which cluster {cluster} needs, is {owner}");
+    Err(usage("name_taken", message).help(format!(
+        "rename the cluster, or look at the {kind} with `docker {kind} inspect {name}` and remove it"
+    )))
+}
+
+/// Host ports that somebody else has. Those of nodes that run are their own.
+fn check_ports(
+    engine: &Engine,
+    request: &NetworkRequest,
+    containers: &[ContainerSummary],
+) -> Result<(), Problem> {
+    let own: BTreeSet<String> = request
+        .ports
+        .iter()
+        .map(|port| names::node(&request.cluster, &port.node))
+        .filter(|name| containers.iter().any(|it| is_called(it, name) && is_running(it)))
+        .collect();
+    for port in &request.ports {
+        if own.contains(&names::node(&request.cluster, &port.node)) {
+            continue;
+        }
+        let Some(number) = port.host_port else { continue };
+        let holder = containers.iter().find(|container| publishes(container, port, number));
+        if let Some(holder) = holder {
+            let name = holder.names.iter().flatten().next().map_or("?", |name| name.as_str());
+            let holder = format!("container {}", name.trim_start_matches('/'));
+            return Err(port_taken(port, number, &holder));
+        }
+        if engine.local.is_some()
+            && let Err(error) = try_bind(port, number)
+        {
+            return Err(port_taken(port, number, "a program of the host").because(&error));
+        }
+    }
+    Ok(())
+}
+
+fn is_running(container: &ContainerSummary) -> bool {
+    use bollard::models::ContainerSummaryStateEnum as State;
+    matches!(container.state, Some(State::RUNNING | State::PAUSED | State::RESTARTING))
+}
+
+fn publishes(container: &ContainerSummary, port: &PublishedPort, number: u16) -> bool {
+    container.ports.iter().flatten().any(|one| {
+        let protocol = match port.protocol {
+            Protocol::Tcp => PortSummaryTypeEnum::TCP,
+            Protocol::Udp => PortSummaryTypeEnum::UDP,
+        };
+        one.public_port == Some(number)
+            && one.typ == Some(protocol)
+            && overlap(one.ip.as_deref().and_then(|ip| ip.parse().ok()), port.host_ip)
+    })
+}
+
+/// Whether two addresses of the host can be the same one; none, or an unspecified one, is every address.
+fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
+        _ => true,
+    }
+}
+
+fn try_bind(port: &PublishedPort, number: u16) -> std::io::Result<()> {
+    let address = (port.host_ip.unwrap_or(IpAddr::from([127, 0, 0, 1])), number);
+    match port.protocol {
+        Protocol::Tcp => TcpListener::bind(address).map(drop),
+        Protocol::Udp => UdpSocket::bind(address).map(drop),
+    }
+    .or_else(|error| match error.kind() {
+        // Ports below 1024 are the engine's to bind, not ours.
+        std::io::ErrorKind::PermissionDenied => Ok(()),
+        _ => Err(error),
+    })
+}
+
+fn port_taken(port: &PublishedPort, number: u16, holder: &str) -> Problem {
+    let (node, protocol) = (&port.node, port.protocol.name());
+    let message = format!(
+        "{protocol} port {number} of the host, which node {node} is to have, is taken by {holder}"
+    );
+    usage("port_taken", message).help("choose another `hostPort` in `spec.ports`, or free it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(host_ip: &str) -> PublishedPort {
+        PublishedPort {
+            node: "worker-0".parse().unwrap(),
+            port: 80,
+            protocol: Protocol::Tcp,
+            host_ip: Some(host_ip.parse().unwrap()),
+            host_port: Some(8080),
+        }
+    }
+
+    #[test]
+    fn what_has_our_name_and_not_our_label_is_refused() {
+        let demo = "demo".parse().unwrap();
+        let ask = |labels: Option<&HashMap<String, String>>| {
+            refuse_strange("container", "bivouac-demo.a", labels, "docker", &demo)
+        };
+        ask(None).unwrap();
+        ask(Some(&names::labels("docker", &demo))).unwrap();
+        let problem = ask(Some(&HashMap::new())).unwrap_err();
+        insta::assert_json_snapshot!(problem);
+        let problem = ask(Some(&names::labels("compose", &demo))).unwrap_err();
+        assert!(problem.message.ends_with("is cluster demo of provider compose"));
+    }
+
+    #[test]
+    fn ports_clash_by_address_and_protocol() {
+        let published = |ip: &str, typ| ContainerSummary {
+            ports: Some(vec![bollard::models::PortSummary {
+                ip: Some(ip.to_owned()),
+                private_port: 80,
+                public_port: Some(8080),
+                typ: Some(typ),
+            }]),
+            ..ContainerSummary::default()
+        };
+        let tcp = PortSummaryTypeEnum::TCP;
+        for (held, wanted, clash) in [
+            ("0.0.0.0", "127.0.0.1", true),
+            ("127.0.0.1", "0.0.0.0", true),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "192.0.2.1", false),
+        ] {
+            assert_eq!(publishes(&published(held, tcp), &port(wanted), 8080), clash);
+        }
+        let udp = published("0.0.0.0", PortSummaryTypeEnum::UDP);
+        assert!(!publishes(&udp, &port("127.0.0.1"), 8080));
+    }
+
+    #[test]
+    fn a_port_in_use_is_seen() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = held.local_addr().unwrap().port();
+        assert!(try_bind(&port("127.0.0.1"), number).is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! What exists, asked of the engine: containers, volumes and networks carry our labels.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bivouac_spec::facts::ObservedState;
+use bivouac_spec::{ClusterName, NodeName, ObservedCluster, ObservedNode, Problem};
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, Network, Volume};
+use bollard::query_parameters::{
+    InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
+};
+
+use super::engine::Engine;
+use super::names;
+use super::problem::OrProblem as _;
+
+/// Everything of ours on the engine.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) containers: Vec<ContainerSummary>,
+    pub(super) volumes: Vec<Volume>,
+    pub(super) networks: Vec<Network>,
+}
+
+/// Lists what this provider made: all of it, or that of one cluster.
+pub(super) async fn find(
+    engine: &Engine,
+    provider: &str,
+    cluster: Option<&ClusterName>,
+) -> Result<Found, Problem> {
+    let cluster = cluster.map_or("", ClusterName::as_str);
+    let filters = || Some(names::filter([(names::PROVIDER, provider), (names::CLUSTER, cluster)]));
+    let containers =
+        ListContainersOptions { all: true, filters: filters(), ..ListContainersOptions::default() };
+    let volumes = ListVolumesOptions { filters: filters() };
+    let networks = ListNetworksOptions { filters: filters() };
+    let (containers, volumes, networks) = futures::join!(
+        engine.docker.list_containers(Some(containers)),
+        engine.docker.list_volumes(Some(volumes)),
+        engine.docker.list_networks(Some(networks)),
+    );
+    Ok(Found {
+        containers: containers
+            .or_problem("containers", "the containers of the container engine cannot be listed")?,
+        volumes: volumes
+            .or_problem("volumes", "the volumes of the container engine cannot be listed")?
+            .volumes
+            .unwrap_or_default(),
+        networks: networks
+            .or_problem("networks", "the networks of the container engine cannot be listed")?,
+    })
+}
+
+/// Every cluster.
+pub(super) async fn clusters(
+    engine: &Engine,
+    provider: &str,
+) -> Result<Vec<ObservedCluster>, Problem> {
+    let found = find(engine, provider, None).await?;
+    let running = found.containers.iter().filter(|it| state(it) == ObservedState::Running);
+    let pids = futures::future::join_all(running.map(|container| pid(engine, container))).await;
+    Ok(clusters_of(&found, &pids.into_iter().flatten().collect()))
+}
+
+/// The first process of a node, which is one of this machine where the engine is.
+async fn pid(engine: &Engine, container: &ContainerSummary) -> Option<(String, u32)> {
+    engine.local?;
+    let id = container.id.clone()?;
+    let inspected = engine.docker.inspect_container(&id, None::<InspectContainerOptions>).await;
+    let pid = inspected.ok()?.state?.pid.and_then(|pid| u32::try_from(pid).ok())?;
+    (pid > 0).then_some((id, pid))
+}
+
+fn clusters_of(found: &Found, pids: &HashMap<String, u32>) -> Vec<ObservedCluster> {
+    let mut clusters: BTreeMap<ClusterName, ObservedCluster> = BTreeMap::new();
+    for network in &found.networks {
+        let Some(cluster) = cluster(&mut clusters, network.labels.as_ref()) else { continue };
+        let ranges = network.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
+        cluster.network = ranges.filter_map(|range| range.subnet.as_ref()?.parse().ok()).next();
+    }
+    for volume in &found.volumes {
+        let Some(cluster) = cluster(&mut clusters, Some(&volume.labels)) else { continue };
+        match node_of(&volume.labels) {
+            // Its container is seen below, if there is one.
+            Some(node) => drop(cluster.nodes.insert(node, broken())),
+            None => cluster.remains.push(format!("volume {}", volume.name)),
+        }
+    }
+    for container in &found.containers {
+        let labels = container.labels.clone().unwrap_or_default();
+        let Some(cluster) = cluster(&mut clusters, Some(&labels)) else { continue };
+        match node_of(&labels) {
+            Some(node) => drop(cluster.nodes.insert(node, node_from(container, &labels, pids))),
+            None => {
+                let name = container.names.iter().flatten().next().map_or("?", String::as_str);
+                cluster.remains.push(format!("container {}", name.trim_start_matches('/')));
+            }
+        }
+    }
+    clusters.into_values().collect()
+}
+
+fn cluster<'a>(
+    clusters: &'a mut BTreeMap<ClusterName, ObservedCluster>,
+    labels: Option<&HashMap<String, String>>,
+) -> Option<&'a mut ObservedCluster> {
+    let name: ClusterName = labels?.get(names::CLUSTER)?.parse().ok()?;
+    let new = || ObservedCluster {
+        name: name.clone(),
+        network: None,
+        nodes: BTreeMap::new(),
+        remains: Vec::new(),
+    };
+    Some(clusters.entry(name.clone()).or_insert_with(new))
+}
+
+pub(super) fn node_of(labels: &HashMap<String, String>) -> Option<NodeName> {
+    labels.get(names::NODE)?.parse().ok()
+}
+
+/// Only its data is there.
+const fn broken() -> ObservedNode {
+    ObservedNode {
+        state: ObservedState::Broken,
+        address: None,
+        config: None,
+        image: None,
+        pid: None,
+    }
+}
+
+fn node_from(
+    container: &ContainerSummary,
+    labels: &HashMap<String, String>,
+    pids: &HashMap<String, u32>,
+) -> ObservedNode {
+    ObservedNode {
+        state: state(container),
+        address: labels.get(names::ADDRESS).and_then(|text| text.parse().ok()),
+        config: labels.get(names::CONFIG).cloned(),
+        image: labels.get(names::IMAGE).cloned(),
+        pid: container.id.as_ref().and_then(|id| pids.get(id)).copied(),
+    }
+}
+
+fn state(container: &ContainerSummary) -> ObservedState {
+    use ContainerSummaryStateEnum as State;
+    match container.state {
+        Some(State::RUNNING | State::PAUSED | State::RESTARTING | State::STOPPING) => {
+            ObservedState::Running
+        }
+        Some(State::REMOVING | State::DEAD) => ObservedState::Broken,
+        _ => ObservedState::Stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_cluster_is_seen() {
+        let (demo, node) = ("demo".parse().unwrap(), "worker-0".parse().unwrap());
+        let labels = names::node_labels("docker", &demo, &node);
+        let volume = |labels: &HashMap<String, String>| Volume {
+            name: "data".to_owned(),
+            labels: labels.clone(),
+            ..Volume::default()
+        };
+        let mut found = Found {
+            volumes: vec![volume(&labels), volume(&names::labels("docker", &demo))],
+            ..Found::default()
+        };
+        let seen = clusters_of(&found, &HashMap::new());
+        assert_eq!(seen[0].nodes[&node].state, ObservedState::Broken);
+        assert_eq!(seen[0].remains, ["volume data"]);
+        found.containers.push(ContainerSummary {
+            id: Some("1".to_owned()),
+            labels: Some(labels),
+            state: Some(ContainerSummaryStateEnum::RUNNING),
+            ..ContainerSummary::default()
+        });
+        let seen = clusters_of(&found, &HashMap::from([("1".to_owned(), 7)]));
+        assert_eq!(seen[0].nodes[&node].state, ObservedState::Running);
+        assert_eq!(seen[0].nodes[&node].pid, Some(7));
+    }
+}

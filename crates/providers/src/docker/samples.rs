@@ -1,0 +1,46 @@
+//! Values that tests share.
+
+use bivouac_provider::{ImagePaths, NodeRequest, PublishedPort};
+use bivouac_spec::NodeConfig;
+use bivouac_spec::cluster::{Protocol, Resources};
+use bivouac_spec::node::config::FORMAT;
+use bivouac_spec::quantity::{Bytes, Cpus};
+
+/// `worker-0` of three nodes of `demo`.
+pub(super) fn node() -> NodeRequest {
+    let (cluster, node) = ("demo".parse().unwrap(), "worker-0".parse().unwrap());
+    NodeRequest {
+        config: NodeConfig {
+            format: FORMAT,
+            cluster,
+            node,
+            modules: Vec::new(),
+            sysctls: Vec::new(),
+            mounts: Vec::new(),
+            files: Vec::new(),
+            services: Vec::new(),
+            tasks: Vec::new(),
+            conditions: Vec::new(),
+        },
+        cluster: "demo".parse().unwrap(),
+        node: "worker-0".parse().unwrap(),
+        addresses: crate::samples::addresses(3),
+        ports: vec![port(6443)],
+        resources: Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)) },
+        image: ImagePaths {
+            key: "key".to_owned(),
+            digest: "sha256:0".to_owned(),
+            layout: "/store/layout".into(),
+            layers: Vec::new(),
+            rootfs: "/store/rootfs".into(),
+            shared_images: "/store/images".into(),
+        },
+        agent: "/usr/bin/bivouac".into(),
+    }
+}
+
+/// A TCP port of it for which any port of the host will do.
+pub(super) fn port(port: u16) -> PublishedPort {
+    let node = "worker-0".parse().unwrap();
+    PublishedPort { node, port, protocol: Protocol::Tcp, host_ip: None, host_port: None }
+}

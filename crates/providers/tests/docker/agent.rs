@@ -1,0 +1,57 @@
+//! What providers ask of the agent over a connection: the real code, in this binary.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use bivouac_agent::remote::{self, ExecRequest, LogRequest};
+use bivouac_spec::node::paths;
+
+/// Runs `bivouac agent exec|put|get|logs`.
+pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
+    let arguments: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
+    let [program, "agent", verb, rest @ ..] = &arguments[..] else { return None };
+    if !program.ends_with("/bivouac") {
+        return None;
+    }
+    match (*verb, rest) {
+        ("exec", options) => Some(exec(options)),
+        ("put", [path, mode]) => {
+            Some(remote::put((*path).into(), u32::from_str_radix(mode, 8).unwrap()))
+        }
+        ("get", [path]) => Some(remote::get((*path).into())),
+        ("logs", options) => Some(logs(options)),
+        _ => None,
+    }
+}
+
+fn exec(options: &[&str]) -> ExitCode {
+    let mut request = ExecRequest::default();
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        match *option {
+            "--no-input" => request.no_input = true,
+            "--inherit" => request.inherit = true,
+            "--env" => {
+                let (name, value) = options.next().unwrap().split_once('=').unwrap();
+                request.environment.insert(name.to_owned(), value.to_owned());
+            }
+            "--" => break,
+            other => panic!("{other}"),
+        }
+    }
+    request.command = options.map(ToString::to_string).collect();
+    remote::exec(&request)
+}
+
+fn logs(options: &[&str]) -> ExitCode {
+    let mut request = LogRequest::default();
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        match *option {
+            "--tail" => request.tail = Some(options.next().unwrap().parse().unwrap()),
+            "--follow" => request.follow = true,
+            service => request.service = Some(service.to_owned()),
+        }
+    }
+    remote::logs(paths::LOGS.into(), &request)
+}
