@@ -35,8 +35,10 @@ struct Gap {
 #[derive(Debug)]
 pub(super) struct Dropping {
     pub(super) chain: Chain,
-    /// Whether packets of clusters get through, or will.
+    /// Whether packets of clusters get through: rules can be put into it, or were by hand.
     pub(super) opens: bool,
+    /// Whether nobody but the process that made it can change it.
+    pub(super) owned: bool,
 }
 
 /// Puts the rules of a cluster where they are missing.
@@ -82,11 +84,13 @@ pub(super) fn clusters() -> Result<Vec<(ClusterName, Chain)>, Problem> {
     for place in listing::read()? {
         for comment in place.rules.iter().filter_map(|rule| rule.comment.as_deref()) {
             if let Some(Owner::Cluster(cluster)) = Owner::parse(comment) {
-                found.push((cluster, place.chain.clone()));
+                let one = (cluster, place.chain.clone());
+                if !found.contains(&one) {
+                    found.push(one);
+                }
             }
         }
     }
-    found.dedup();
     Ok(found)
 }
 
@@ -97,9 +101,9 @@ pub(super) fn dropping() -> Result<Vec<Dropping>, Problem> {
     let look = |base: &Place| {
         let links = base.chain.links();
         let by_hand = base.rules.iter().filter(|rule| rule.accepts(links).is_some()).count() >= 2;
-        let takes = || Ok(FAMILIES.contains(&&*base.chain.family) && !is_owned(&base.chain)?);
-        let opens = by_hand || takes()?;
-        Ok(Dropping { chain: base.chain.clone(), opens })
+        let owned = is_owned(&base.chain)?;
+        let opens = by_hand || (FAMILIES.contains(&&*base.chain.family) && !owned);
+        Ok(Dropping { chain: base.chain.clone(), opens, owned })
     };
     dropping.map(look).collect()
 }

@@ -150,7 +150,7 @@ mod tests {
     fn keys_are_their_owner_s_and_a_node_keeps_its_machine_id() {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(dir.path().join("project")).unwrap();
-        let folder = Folder { path: path.clone() };
+        let folder = Folder { path };
         assert_eq!(folder.read().unwrap(), None);
         let request = samples::node();
         folder.write_node(&request).unwrap();

@@ -35,8 +35,7 @@ struct Service {
     image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     build: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pull_policy: Option<&'static str>,
+    pull_policy: &'static str,
     command: Option<Vec<String>>,
     restart: Option<String>,
     stop_grace_period: &'static str,
@@ -89,8 +88,8 @@ pub(super) fn render(
         hostname: body.hostname.take(),
         image: body.image.take(),
         build: extras.build.map(str::to_owned),
-        // Nobody else has it: the engine was given it, or the service that builds it is asked first.
-        pull_policy: extras.build.is_none().then_some("never"),
+        // No registry has it: the engine was given it, or it is built.
+        pull_policy: "never",
         command: body.cmd.take(),
         restart: host.restart_policy.take().and_then(|it| it.name).map(|name| name.to_string()),
         stop_grace_period: "30s",

@@ -88,9 +88,15 @@ pub(super) fn forwarding() -> Need {
     let closed = dropping.iter().find(|one| !one.opens).map(|one| {
         let chain = &one.chain;
         let links = chain.links();
+        if one.owned {
+            let problem = forward_dropped(&chain.to_string());
+            return problem.help(format!(
+                "let the program that made it accept packets from and to the interfaces {links}: nobody else can change it"
+            ));
+        }
         let commands = ["oifname", "iifname"]
             .map(|key| format!("`nft insert rule {chain} {key} \"{links}\" accept`"));
-        forward_dropped(&chain.to_string(), &commands)
+        forward_dropped(&chain.to_string()).help(by_commands(&commands))
     });
     if let Some(problem) = closed.or_else(legacy) {
         return Need { name: name.to_owned(), outcome: Outcome::Limited(problem) };
@@ -106,13 +112,16 @@ pub(super) fn forwarding() -> Need {
     }
 }
 
-fn forward_dropped(chain: &str, [to, from]: &[String; 2]) -> Problem {
+fn forward_dropped(chain: &str) -> Problem {
     let bridged =
         sysctl::read("net.bridge.bridge-nf-call-iptables").is_ok_and(|value| value == "1");
     let what =
         if bridged { "between nodes and to the outside world" } else { "to the outside world" };
     unfit("forward_dropped", format!("the host's chain `{chain}` may drop what nodes send {what}"))
-        .help(format!("let it pass with {to} and {from}"))
+}
+
+fn by_commands([to, from]: &[String; 2]) -> String {
+    format!("let it pass with {to} and {from}")
 }
 
 /// What `iptables-legacy` made, which `nft` neither sees nor changes.
@@ -131,7 +140,7 @@ fn legacy() -> Option<Problem> {
     let chain = legacy_chain(&String::from_utf8_lossy(&output.ok()?.stdout))?;
     let commands =
         ["-o", "-i"].map(|way| format!("`iptables-legacy -I {chain} {way} bv-+ -j ACCEPT`"));
-    Some(forward_dropped("FORWARD of iptables-legacy", &commands))
+    Some(forward_dropped("FORWARD of iptables-legacy").help(by_commands(&commands)))
 }
 
 /// The chain for the rules that are needed, if any are: where packets are dropped, and no rule for all bridges of ours is there.
