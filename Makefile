@@ -55,10 +55,12 @@ demo: build ## Bring up a cluster of three nodes, run a web app on it, ask it fo
 	run $(BIVOUAC) status demo
 	echo "The cluster stays: use it with $(BIVOUAC) kubectl -c demo -- ..., remove it with $(BIVOUAC) down demo"
 
+# The end-to-end tests also run over a container engine: the machine's, or one that they start and stop themselves.
+test: PACKAGES += docker.io iproute2
 test: setup ## Run every test, the end-to-end ones included (as root)
 	@cargo xtask ci
 	cargo build --release --locked --package bivouac-cli
-	BIVOUAC=$(abspath $(BIVOUAC)) cargo test --package bivouac-e2e -- --test-threads=1 --nocapture
+	BIVOUAC=$(abspath $(BIVOUAC)) cargo test --locked --package bivouac-e2e
 
 ci: ## What CI runs before the end-to-end tests
 	@cargo xtask ci

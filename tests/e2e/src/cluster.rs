@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{Ground, Outcome, Run};
+use crate::{Bootstrap, Ground, Outcome, Provider, Run, Setting};
 
 /// How long kubectl may wait for things to become what they must be.
 const TIMEOUT: &str = "--timeout=100s";
@@ -13,12 +13,13 @@ const TIMEOUT: &str = "--timeout=100s";
 #[derive(Debug)]
 pub struct Cluster<'a> {
     ground: &'a Ground,
+    setting: Setting,
     name: String,
 }
 
 impl<'a> Cluster<'a> {
-    pub(crate) fn new(ground: &'a Ground, name: String) -> Self {
-        Self { ground, name }
+    pub(crate) const fn new(ground: &'a Ground, setting: Setting, name: String) -> Self {
+        Self { ground, setting, name }
     }
 
     /// Its name.
@@ -33,13 +34,20 @@ impl<'a> Cluster<'a> {
         self.ground
     }
 
-    /// Writes its cluster file: with these lines as its `spec`.
+    /// What it is made of.
+    #[must_use]
+    pub const fn setting(&self) -> Setting {
+        self.setting
+    }
+
+    /// Writes its cluster file: with these lines as its `spec`, and its setting where they do not say it.
     pub fn file(&self, spec: &str) -> std::path::PathBuf {
         let name = &self.name;
         let head = format!(
             "apiVersion: bivouac.dev/v1alpha1\nkind: Cluster\nmetadata: {{name: {name}}}\n"
         );
-        self.ground.write(&format!("{name}.yaml"), format!("{head}spec:\n{spec}"))
+        let setting = self.setting.lines(spec);
+        self.ground.write(&format!("{name}.yaml"), format!("{head}spec:\n{setting}{spec}"))
     }
 
     /// `bivouac up --file FILE`.
@@ -47,7 +55,15 @@ impl<'a> Cluster<'a> {
         self.ground.up(["--file"]).args([file])
     }
 
-    /// `bivouac up NAME`, with all defaults.
+    /// `bivouac up` of one control plane with all defaults; without a file where that is enough.
+    pub fn up_single(&self) -> Run {
+        match (self.setting.provider, self.setting.bootstrap) {
+            (Provider::Linux, Bootstrap::Services) => self.up_by_name(),
+            _ => self.up(&self.file("")),
+        }
+    }
+
+    /// `bivouac up NAME`: as it was made, if it was.
     pub fn up_by_name(&self) -> Run {
         self.ground.up([&self.name])
     }

@@ -1,11 +1,8 @@
 //! A ground of a test's own on the real machine, which is as it was when the test ends, however it ends.
 
 use std::cell::RefCell;
-use std::io::Write;
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -14,7 +11,7 @@ use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use crate::binary::binary;
-use crate::{Cluster, Run};
+use crate::{Cluster, Engine, Provider, Run, Setting, say};
 
 /// Where nodes can be kept: on a disk, since an overlay cannot lie on an overlay, and tests must not fill memory.
 const DISK: &str = "/var/tmp";
@@ -24,9 +21,10 @@ const NO_DISKS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x794c_7630, "overl
 /// A machine that never had the node image builds it first.
 const IMAGE_DEADLINE: Duration = Duration::from_secs(45 * 60);
 
-/// State folder, kubeconfig file and clusters of one test. Its clusters go when it does.
+/// A setting, and state folder, kubeconfig file and clusters of one test. Its clusters go when it does.
 #[derive(Debug)]
 pub struct Ground {
+    setting: Setting,
     folder: Option<TempDir>,
     clusters: RefCell<Vec<String>>,
 }
@@ -35,27 +33,31 @@ impl Ground {
     /// A new, empty ground.
     ///
     /// # Panics
-    /// When the tests do not run as root, or there is no disk to keep nodes on.
+    /// When the tests do not run as root, or there is no disk to keep nodes on, or no engine for a setting that needs one.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(setting: Setting) -> Self {
         assert!(geteuid().is_root(), "the end-to-end tests make real clusters: run them as root");
-        let disk =
-            std::env::var_os("BIVOUAC_E2E_DIR").map_or_else(|| PathBuf::from(DISK), PathBuf::from);
-        let disk = disk.as_path();
-        let found = statfs(disk)
-            .unwrap_or_else(|error| panic!("cannot look at {}: {error}", disk.display()));
-        for (magic, name) in NO_DISKS {
-            let is = u64::try_from(found.f_type).is_ok_and(|found| found == magic);
-            assert!(
-                !is,
-                "{} is on {name}: set $BIVOUAC_E2E_DIR to a folder on a disk",
-                disk.display()
-            );
-        }
-        let folder = tempfile::Builder::new().prefix("bivouac-e2e-").tempdir_in(disk);
+        let disk = disk();
+        let folder = tempfile::Builder::new().prefix("bivouac-e2e-").tempdir_in(&disk);
         let folder = folder
             .unwrap_or_else(|error| panic!("cannot make a folder in {}: {error}", disk.display()));
-        Self { folder: Some(folder), clusters: RefCell::new(Vec::new()) }
+        Self { setting, folder: Some(folder), clusters: RefCell::new(Vec::new()) }
+    }
+
+    /// What the case runs over.
+    #[must_use]
+    pub const fn setting(&self) -> Setting {
+        self.setting
+    }
+
+    /// The engine whose containers nodes are.
+    ///
+    /// # Panics
+    /// When they are none.
+    #[must_use]
+    pub fn engine(&self) -> &'static Engine {
+        assert_eq!(self.setting.provider, Provider::Docker, "this ground has no engine");
+        Engine::shared()
     }
 
     /// The folder of the test.
@@ -99,7 +101,11 @@ impl Ground {
         arguments: impl IntoIterator<Item = A>,
     ) -> Run {
         let store = std::env::var_os("BIVOUAC_STORE").unwrap_or_else(|| STORE.into());
-        Run::new(binary())
+        let run = match self.setting.provider {
+            Provider::Linux => Run::new(binary()).without_env("DOCKER_HOST"),
+            Provider::Docker => Run::new(binary()).env("DOCKER_HOST", self.engine().host()),
+        };
+        run.without_env("DOCKER_CONTEXT")
             .args(arguments)
             .env("BIVOUAC_STATE_DIR", self.state())
             .env("BIVOUAC_STORE", store)
@@ -126,17 +132,25 @@ impl Ground {
         });
     }
 
-    /// A cluster called `e2e-NAME`, which need not exist yet and is removed in the end. What an interrupted run of the tests
-    /// left of it goes now.
+    /// A cluster of this setting called `e2e-NAME`, which need not exist yet and is removed in the end. What an interrupted run of
+    /// the tests left of it goes now.
     ///
     /// # Panics
     /// When that cannot be removed.
     pub fn cluster(&self, name: &str) -> Cluster<'_> {
+        self.cluster_of(self.setting, name)
+    }
+
+    /// The same, of another setting.
+    ///
+    /// # Panics
+    /// As [`Ground::cluster`].
+    pub fn cluster_of(&self, setting: Setting, name: &str) -> Cluster<'_> {
         self.ensure_image();
         let name = format!("e2e-{name}");
         let _ = self.bivouac(["down", &name]).success();
         self.clusters.borrow_mut().push(name.clone());
-        Cluster::new(self, name)
+        Cluster::new(self, setting, name)
     }
 
     fn keep(&mut self) -> PathBuf {
@@ -157,12 +171,6 @@ impl Ground {
             }
         }
         text
-    }
-}
-
-impl Default for Ground {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -192,74 +200,18 @@ impl Drop for Ground {
     }
 }
 
-/// A line to whoever reads a failed test.
-fn say(line: &str) {
-    // Nobody is left to tell when it cannot be written.
-    let _ = writeln!(std::io::stderr(), "{line}");
-}
-
-/// A link of the test's own on the host, with one address. It goes with the value.
-#[derive(Debug)]
-pub struct OwnLink(&'static str);
-
-impl OwnLink {
-    /// Makes a bridge without ports of this name and address, such as `198.51.100.1/24`.
-    ///
-    /// # Panics
-    /// When it cannot be made.
-    #[must_use]
-    pub fn new(name: &'static str, address: &str) -> Self {
-        let _ = Command::new("ip").args(["link", "delete", name]).output();
-        let link = Self(name);
-        for arguments in [
-            &["link", "add", name, "type", "bridge"][..],
-            &["address", "add", address, "dev", name],
-            &["link", "set", name, "up"],
-        ] {
-            let _ = Run::new("ip").args(arguments).success();
-        }
-        link
+/// A folder on a disk: `$BIVOUAC_E2E_DIR`, or one that most machines have there.
+///
+/// # Panics
+/// When it is not on a disk.
+pub(crate) fn disk() -> PathBuf {
+    let disk =
+        std::env::var_os("BIVOUAC_E2E_DIR").map_or_else(|| PathBuf::from(DISK), PathBuf::from);
+    let place = disk.display();
+    let found = statfs(&disk).unwrap_or_else(|error| panic!("cannot look at {place}: {error}"));
+    for (magic, name) in NO_DISKS {
+        let is = u64::try_from(found.f_type).is_ok_and(|found| found == magic);
+        assert!(!is, "{place} is on {name}: set $BIVOUAC_E2E_DIR to a folder on a disk");
     }
-
-    /// The address of a network such as `198.51.100.1/24`.
-    ///
-    /// # Panics
-    /// When it is none.
-    #[must_use]
-    pub fn address(network: &str) -> IpAddr {
-        let address = network.split('/').next().and_then(|address| address.parse().ok());
-        address.unwrap_or_else(|| panic!("{network} is no network"))
-    }
-}
-
-impl Drop for OwnLink {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["link", "delete", self.0]).output();
-    }
-}
-
-/// A small file system of the test's own. It goes with the value.
-#[derive(Debug)]
-pub struct Mounted(PathBuf);
-
-impl Mounted {
-    /// A tmpfs of so many MiB at a new folder.
-    ///
-    /// # Panics
-    /// When it cannot be mounted.
-    #[must_use]
-    pub fn new(at: PathBuf, size: u32) -> Self {
-        std::fs::create_dir(&at)
-            .unwrap_or_else(|error| panic!("cannot make {}: {error}", at.display()));
-        let options = format!("size={size}m");
-        let _ =
-            Run::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).args([&at]).success();
-        Self(at)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
-    }
+    disk
 }

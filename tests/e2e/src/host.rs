@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Ground, Run};
+use crate::{Ground, Provider, Run};
 
 /// Parameters that Kubernetes, or routing for it, would change.
 const PARAMETERS: [&str; 12] = [
@@ -23,40 +23,40 @@ const PARAMETERS: [&str; 12] = [
     "vm/panic_on_oom",
 ];
 
+const FILES: &str = "files";
+
 /// The host at one moment: what there is of each kind, a line each.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HostSnapshot(BTreeMap<&'static str, Vec<String>>);
 
 impl HostSnapshot {
-    /// Looks at the host and at the folder of a ground.
+    /// Looks at the host and at the folder of a ground; and at its engine, whose own traces on the host are not looked at then.
     ///
     /// # Panics
     /// When something cannot be looked at.
     #[must_use]
     pub fn take(ground: &Ground) -> Self {
-        let ip = |arguments: &[&str]| lines(Run::new("ip").args(arguments));
-        let kinds = [
-            ("mounts", mounts()),
+        let mut kinds = BTreeMap::from([
+            (FILES, files(ground)),
+            ("temporary files", temporary_files()),
             ("links", ip(&["-oneline", "link", "show"])),
-            (
-                "addresses",
-                ip(&["-oneline", "address", "show"])
-                    .iter()
-                    .map(|line| without_lifetimes(line))
-                    .collect(),
-            ),
+            ("addresses", addresses()),
             ("IPv4 routes", ip(&["-4", "route", "show", "table", "all"])),
             ("IPv6 routes", ip(&["-6", "route", "show", "table", "all"])),
             ("routing rules", ip(&["rule", "show"])),
-            ("nftables rules", lines(Run::new("nft").args(["--stateless", "list", "ruleset"]))),
-            ("control groups", control_groups()),
-            ("network namespaces", network_namespaces()),
-            ("processes", processes(ground)),
             ("parameters", PARAMETERS.iter().map(|name| parameter(name)).collect()),
-            ("files", files(ground)),
-            ("temporary files", temporary_files()),
-        ];
-        Self(kinds.into())
+        ]);
+        match ground.setting().provider {
+            Provider::Linux => kinds.extend([
+                ("mounts", mounts()),
+                ("nftables rules", lines(Run::new("nft").args(["--stateless", "list", "ruleset"]))),
+                ("control groups", control_groups()),
+                ("network namespaces", network_namespaces()),
+                ("processes", processes(ground)),
+            ]),
+            Provider::Docker => kinds.extend(ground.engine().kinds()),
+        }
+        Self(kinds)
     }
 
     /// Looks again, and compares.
@@ -67,6 +67,18 @@ impl HostSnapshot {
     pub fn expect_nothing_left(&self, ground: &Ground) {
         let left = Self::take(ground).differences(self);
         assert!(left.is_empty(), "the host is not as it was:\n{}", left.join("\n"));
+    }
+
+    /// Looks again, and compares what is there but for files: an `up` that was refused late has recorded what was asked for.
+    ///
+    /// # Panics
+    /// As [`HostSnapshot::expect_nothing_left`].
+    #[track_caller]
+    pub fn expect_nothing_made(&self, ground: &Ground) {
+        let mut now = Self::take(ground);
+        now.0.insert(FILES, self.0.get(FILES).cloned().unwrap_or_default());
+        let made = now.differences(self);
+        assert!(made.is_empty(), "something was made:\n{}", made.join("\n"));
     }
 
     /// What differs from `before`, a line each.
@@ -88,6 +100,14 @@ impl HostSnapshot {
         }
         differences
     }
+}
+
+fn ip(arguments: &[&str]) -> Vec<String> {
+    lines(Run::new("ip").args(arguments))
+}
+
+fn addresses() -> Vec<String> {
+    ip(&["-oneline", "address", "show"]).iter().map(|line| without_lifetimes(line)).collect()
 }
 
 fn lines(command: Run) -> Vec<String> {

@@ -1,26 +1,40 @@
-//! What the end-to-end tests stand on: a [`Ground`] of their own on the real machine, the real binary run as a person would
-//! ([`Run`], [`Outcome`]), waiting with a deadline and a sentence ([`wait_until`]), and a picture of the host to hold against
-//! another one ([`HostSnapshot`]).
+//! What the end-to-end tests stand on: a [`Case`] that says over which [`Setting`]s it runs, a [`Ground`] of its own on the real
+//! machine, the real binary run as a person would ([`Run`], [`Outcome`]), waiting with a deadline and a sentence ([`wait_until`]), and a
+//! picture of the host to hold against another one ([`HostSnapshot`]).
 //!
 //! The tests need root, a disk folder for state (`$BIVOUAC_E2E_DIR`, or `/var/tmp`) and the node image, which the first test
-//! builds into `$BIVOUAC_STORE` when it is not there. They use `$BIVOUAC`, or else build the binary. Clusters of theirs are
-//! called `e2e-…`; other clusters of the machine are left alone.
+//! builds into `$BIVOUAC_STORE` when it is not there. They use `$BIVOUAC`, or else build the binary. Settings with an [`Engine`] use
+//! that of `$DOCKER_HOST`, or the machine's, or start a `dockerd`. Clusters of theirs are called `e2e-…`; other clusters of the
+//! machine are left alone.
 //!
 //! Not here: the scenarios, which are in `tests/e2e`.
 
 mod archive;
 mod binary;
+mod case;
 mod cluster;
+mod engine;
 mod ground;
 mod host;
+mod power;
+mod props;
 mod run;
+mod say;
+mod setting;
+mod tally;
 mod wait;
 mod web;
 
 pub use archive::TestImage;
+pub use case::{About, Case, Skip, case};
 pub use cluster::Cluster;
-pub use ground::{Ground, Mounted, OwnLink};
+pub use engine::Engine;
+pub use ground::Ground;
 pub use host::HostSnapshot;
+pub use props::{Mounted, OwnLink};
 pub use run::{Outcome, Run, Running};
+pub use say::say;
+pub use setting::{Bootstrap, Provider, Setting};
+pub use tally::Tally;
 pub use wait::{SOON, wait_until};
-pub use web::{fetch, serve_once};
+pub use web::{fetch, free_port, serve_once};

@@ -1,7 +1,7 @@
 //! As little HTTP and TCP as the tests need on the host.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -44,4 +44,14 @@ pub fn serve_once(address: IpAddr) -> (u16, Receiver<IpAddr>) {
         let _ = asked.send(peer.ip());
     });
     (port, asker)
+}
+
+/// A port of the host that nobody uses now.
+///
+/// # Panics
+/// When all are used.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
+    listener.local_addr().expect("a bound listener has an address").port()
 }

@@ -1,12 +1,13 @@
 //! `bivouac load`: images come onto all nodes from archives.
 
-use bivouac_e2e::{Cluster, Ground, Run, TestImage};
+use bivouac_e2e::{About, Case, Cluster, Ground, Run, TestImage, case};
+
+pub(crate) const CASES: [Case; 1] =
+    [case("load/archives_come_onto_every_node", About::Grounds, archives_come_onto_every_node)];
 
 const NODES: [&str; 2] = ["control-plane-0", "worker-0"];
 
-#[test]
-fn archives_come_onto_every_node() {
-    let ground = Ground::new();
+fn archives_come_onto_every_node(ground: &Ground) {
     let cluster = ground.cluster("load");
     let file = cluster.file("  nodes:\n  - {role: control-plane}\n  - {role: worker}\n");
     let _ = cluster.up(&file).success();
@@ -26,7 +27,7 @@ fn archives_come_onto_every_node() {
     ground.write("oci.tar", image("oci").oci_archive());
     image("layout").write_oci_layout(&ground.path("layout"));
     for (name, archive) in [("docker", "docker.tar"), ("oci", "oci.tar"), ("layout", "layout")] {
-        let loaded = load(&ground, &cluster, archive).args(["--output", "json"]).success().json();
+        let loaded = load(ground, &cluster, archive).args(["--output", "json"]).success().json();
         assert_eq!(loaded["images"][0], format!("bivouac.test/e2e/{name}:1"), "{loaded:#}");
         assert_eq!(loaded["nodes"].as_array().map(Vec::len), Some(2), "{loaded:#}");
         cluster.apply(&pods("first", name));
@@ -34,8 +35,8 @@ fn archives_come_onto_every_node() {
     for name in ["docker", "oci", "layout"] {
         prints(&cluster, "first", name, &format!("{name} {word}"));
     }
-    a_name_gets_other_content(&ground, &cluster, &busybox, &word);
-    what_cannot_be_loaded(&ground, &cluster, &busybox);
+    a_name_gets_other_content(ground, &cluster, &busybox, &word);
+    what_cannot_be_loaded(ground, &cluster, &busybox);
 }
 
 fn load(ground: &Ground, cluster: &Cluster<'_>, archive: &str) -> Run {

@@ -1,8 +1,66 @@
-//! End to end, through the binary: one module a scenario. Run with `--test-threads=1`: they look at the whole machine.
+//! End to end, through the binary: one module a scenario, each case over the settings that it is about.
+//!
+//! `cargo test -p bivouac-e2e -- docker/` runs the cases of one setting, `-- load` those of one scenario. They run one after another,
+//! whatever `--test-threads` says: they look at the whole machine.
 
+mod engine;
 mod healing;
 mod life;
 mod load;
+mod network;
 mod nothing_left;
 mod side_by_side;
+mod test_cluster;
 mod trouble;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use bivouac_e2e::{Case, Engine, Ground, Setting, Tally, say};
+use libtest_mimic::{Arguments, Completion, Trial};
+
+/// Quick ones first.
+const CASES: [&[Case]; 9] = [
+    &trouble::CASES,
+    &life::CASES,
+    &network::CASES,
+    &load::CASES,
+    &healing::CASES,
+    &side_by_side::CASES,
+    &nothing_left::CASES,
+    &test_cluster::CASES,
+    &engine::CASES,
+];
+
+static TALLY: Tally = Tally::new();
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let cases = || CASES.into_iter().flatten();
+    let trials =
+        Setting::ALL.into_iter().flat_map(|setting| cases().map(move |case| trial(setting, *case)));
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    say(&TALLY.to_string());
+    // Its panic has said what stays.
+    let stopped = catch_unwind(Engine::stop);
+    if stopped.is_ok() { conclusion.exit_code() } else { ExitCode::FAILURE }
+}
+
+fn trial(setting: Setting, case: Case) -> Trial {
+    let name = format!("{setting}/{}", case.name);
+    Trial::ignorable_test(name.clone(), move || {
+        if let Some(skip) = case.skip(setting) {
+            TALLY.skipped(skip);
+            return Ok(Completion::ignored_with(skip));
+        }
+        let started = Instant::now();
+        let ground = Ground::new(setting);
+        (case.run)(&ground);
+        drop(ground);
+        TALLY.ran(setting, started.elapsed());
+        say(&format!("{name}: {:.1} s", started.elapsed().as_secs_f64()));
+        Ok(Completion::Completed)
+    })
+}

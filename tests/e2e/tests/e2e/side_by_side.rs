@@ -1,22 +1,38 @@
 //! Two clusters at once, made at the same moment.
 
-use bivouac_e2e::{Cluster, Ground, SOON};
+use bivouac_e2e::{About, Case, Cluster, Ground, Provider, Run, SOON, Setting, case};
 
-#[test]
-fn two_clusters_live_and_die_apart() {
-    let ground = Ground::new();
+pub(crate) const CASES: [Case; 2] = [
+    case("side_by_side/two_clusters", About::Grounds, two_clusters),
+    case("side_by_side/two_grounds", About::One(Provider::Docker), two_grounds),
+];
+
+fn two_clusters(ground: &Ground) {
     let (left, right) = (ground.cluster("left"), ground.cluster("right"));
-    let ups = [&left, &right].map(|cluster| cluster.up_by_name().start());
+    live_and_die_apart(&left, &right, [&left, &right].map(Cluster::up_single));
+}
+
+/// An engine forbids forwarding, also between the nodes of a bridge that is not its own.
+fn two_grounds(ground: &Ground) {
+    let linux = Setting::of(Provider::Linux);
+    let (left, right) = (ground.cluster_of(linux, "left"), ground.cluster("right"));
+    let file = left.file("  nodes:\n  - {role: control-plane}\n  - {role: worker}\n");
+    live_and_die_apart(&left, &right, [left.up(&file), right.up_single()]);
+}
+
+fn live_and_die_apart(left: &Cluster<'_>, right: &Cluster<'_>, ups: [Run; 2]) {
+    let ground = left.ground();
+    let ups = ups.map(Run::start);
     for up in ups {
         let _ = up.finish(5 * SOON).expect_code(0);
     }
-    both_are_usable(&ground, &left, &right);
+    both_are_usable(ground, left, right);
 
     let _ = left.down().success();
     let list = ground.bivouac(["list", "--output", "json"]).success().json();
     assert!(!names(&list).contains(&left.name().to_owned()), "{list:#}");
     let _ = ground.bivouac(["status", right.name()]).success();
-    runs_a_pod(&right, "after");
+    runs_a_pod(right, "after");
     let kubeconfig =
         std::fs::read_to_string(ground.kubeconfig()).expect("one cluster is still in it");
     assert!(!kubeconfig.contains("name: bivouac-e2e-left"), "{kubeconfig}");

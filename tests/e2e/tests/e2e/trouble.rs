@@ -1,10 +1,24 @@
 //! Bad input and trouble: each has a clear error and an exit code of its own class, and loses nothing.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bivouac_e2e::{Cluster, Ground, Mounted, OwnLink, SOON};
+use bivouac_e2e::{
+    About, Case, Cluster, Ground, HostSnapshot, Mounted, OwnLink, Provider, SOON, case,
+};
 use serde_json::Value;
+
+pub(crate) const CASES: [Case; 8] = [
+    case("trouble/invalid_cluster_files", About::Bivouac, invalid_cluster_files),
+    case("trouble/unknown_names_and_wrong_arguments", About::Bivouac, unknown_names),
+    case("trouble/doctor_tries_every_need", About::Grounds, doctor_tries_every_need),
+    case("trouble/not_root", About::One(Provider::Linux), not_root),
+    case("trouble/a_network_in_use", About::Grounds, a_network_in_use),
+    case("trouble/a_port_in_use", About::Grounds, a_port_in_use),
+    case("trouble/a_full_disk", About::One(Provider::Linux), a_full_disk),
+    case("trouble/one_verb_at_a_time_and_a_broken_state", About::Grounds, one_verb_at_a_time),
+];
 
 fn fixtures() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/invalid");
@@ -15,9 +29,7 @@ fn fixtures() -> Vec<PathBuf> {
     files
 }
 
-#[test]
-fn invalid_cluster_files() {
-    let ground = Ground::new();
+fn invalid_cluster_files(ground: &Ground) {
     for file in fixtures() {
         let refused = ground.bivouac(["plan", "--file"]).args([&file]).outcome().expect_code(2);
         let place = format!("error: {}:", file.display());
@@ -38,9 +50,7 @@ fn invalid_cluster_files() {
     assert!(!ground.state().exists(), "a refused file made a state folder");
 }
 
-#[test]
-fn unknown_names_and_wrong_arguments() {
-    let ground = Ground::new();
+fn unknown_names(ground: &Ground) {
     let status = ground.bivouac(["status", "e2e-nobody"]).outcome().expect_code(2);
     let _ = status.expect_errors(&["no cluster `e2e-nobody`"]);
     let absent = ground.up(["--file", "no-such-file.yaml"]).outcome().expect_code(2);
@@ -50,12 +60,12 @@ fn unknown_names_and_wrong_arguments() {
     let _ = ground.bivouac(["down", "e2e-nobody"]).success().expect_output(&["nothing"]);
 }
 
-#[test]
-fn doctor_tries_every_need() {
-    let ground = Ground::new();
-    let survey = ground.bivouac(["doctor", "--output", "json"]).success().json();
+fn doctor_tries_every_need(ground: &Ground) {
+    let provider = ground.setting().provider.to_string();
+    let doctor = ["doctor", "--provider", &provider];
+    let survey = ground.bivouac(doctor).args(["--output", "json"]).success().json();
     let needs = survey["needs"].as_array().expect("a survey has needs");
-    let text = ground.bivouac(["doctor"]).success().stdout();
+    let text = ground.bivouac(doctor).success().stdout();
     for need in needs {
         let name = need["name"].as_str().expect("a need has a name");
         let line = text.lines().find(|line| line.contains(&format!(" {name}: ")));
@@ -67,13 +77,14 @@ fn doctor_tries_every_need() {
     assert!(needs.len() >= 5, "{survey:#}");
 }
 
-#[test]
-fn not_root() {
-    let ground = Ground::new();
+fn not_root(ground: &Ground) {
     // As it is for a real user: the way to the state folder is open.
     let _ = bivouac_e2e::Run::new("chmod").args(["0755"]).args([ground.folder()]).success();
-    let doctor =
-        ground.bivouac(["doctor", "--output", "json"]).as_nobody().outcome().expect_code(3);
+    let doctor = ground
+        .bivouac(["doctor", "--provider", "linux", "--output", "json"])
+        .as_nobody()
+        .outcome()
+        .expect_code(3);
     let survey = doctor.json();
     let needs = survey["needs"].as_array().into_iter().flatten();
     let unmet: Vec<&str> =
@@ -84,28 +95,39 @@ fn not_root() {
     assert!(!ground.state().exists(), "a refused `up` made a state folder");
 }
 
-#[test]
-fn a_network_in_use() {
-    let ground = Ground::new();
+/// Somebody else listens where the cluster file wants a port.
+fn a_port_in_use(ground: &Ground) {
+    let cluster = ground.cluster("port");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
+    let port = listener.local_addr().expect("a bound listener has an address").port();
+    let file = cluster.file(&format!("  ports: [{{hostPort: {port}, port: 30080}}]\n"));
+    let before = HostSnapshot::take(ground);
+    let refused = cluster.up(&file).outcome();
+    assert!([2, 3].contains(&refused.code), "{refused}");
+    let _ = refused.expect_errors(&[&port.to_string(), "port_taken", "hint:"]);
+    before.expect_nothing_made(ground);
+    drop(listener);
+    let _ = cluster.up(&file).success();
+}
+
+fn a_network_in_use(ground: &Ground) {
     let cluster = ground.cluster("in-use");
     let _link = OwnLink::new("e2e-in-use", "198.51.100.1/24");
     let file = cluster.file("  network: {podCIDR: [198.51.0.0/16]}\n");
     let refused = cluster.up(&file).outcome();
     assert!([1, 2, 3].contains(&refused.code), "{refused}");
     let _ = refused.expect_errors(&["198.51.0.0/16", "198.51.100", "e2e-in-use"]);
-    nothing_was_made(&ground, &cluster);
+    nothing_was_made(&cluster);
 }
 
-fn nothing_was_made(ground: &Ground, cluster: &Cluster<'_>) {
-    let list = ground.bivouac(["list", "--output", "json"]).success().json();
+fn nothing_was_made(cluster: &Cluster<'_>) {
+    let list = cluster.ground().bivouac(["list", "--output", "json"]).success().json();
     let found =
         list.as_array().into_iter().flatten().find(|listed| listed["name"] == cluster.name());
     assert!(found.is_none(), "{list:#}");
 }
 
-#[test]
-fn a_full_disk() {
-    let ground = Ground::new();
+fn a_full_disk(ground: &Ground) {
     let cluster = ground.cluster("full");
     let disk = ground.path("disk");
     let _disk = Mounted::new(disk.clone(), 4);
@@ -120,14 +142,12 @@ fn a_full_disk() {
     let full = up();
     assert_ne!(full.code, 0, "{full}");
     assert!(["disk", "space"].iter().any(|word| full.stderr.contains(word)), "{full}");
-    nothing_was_made(&ground, &cluster);
+    nothing_was_made(&cluster);
 }
 
-#[test]
-fn one_verb_at_a_time_and_a_state_that_cannot_be_read() {
-    let ground = Ground::new();
+fn one_verb_at_a_time(ground: &Ground) {
     let cluster = ground.cluster("trouble");
-    let up = cluster.up_by_name().env("BIVOUAC_PROGRESS", "json").start();
+    let up = cluster.up_single().env("BIVOUAC_PROGRESS", "json").start();
     let _ = up.wait_for_error_line("the start", |line| line.contains("\"event\":\"planned\""));
     for second in [cluster.down(), cluster.up_by_name()] {
         let refused = second.outcome();

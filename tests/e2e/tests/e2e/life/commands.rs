@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use bivouac_e2e::Cluster;
+use bivouac_e2e::{Bootstrap, Cluster};
 
-use super::{NODES, SPEC};
+use super::NODES;
 
 pub(super) fn on_a_node(cluster: &Cluster<'_>) {
     for (node, other) in
@@ -37,7 +37,11 @@ pub(super) fn about_the_cluster(cluster: &Cluster<'_>) {
     assert_eq!(usable, NODES.len(), "{status}");
     let _ = status.expect_output(&NODES).expect_output(&["control-plane", "worker"]);
     let services = ground.bivouac(["status", "--services", name]).success();
-    let _ = services.expect_output(&["kube-apiserver", "kubelet", "containerd", "ready"]);
+    let services = services.expect_output(&["kubelet", "containerd", "ready"]);
+    match cluster.setting().bootstrap {
+        Bootstrap::Services => drop(services.expect_output(&["kube-apiserver"])),
+        Bootstrap::Kubeadm => static_pods(cluster),
+    }
 
     let status = cluster.status();
     assert_eq!(status["usable"], true, "{status:#}");
@@ -50,6 +54,20 @@ pub(super) fn about_the_cluster(cluster: &Cluster<'_>) {
     let list = ground.bivouac(["list", "--output", "json"]).success().json();
     let listed = list.as_array().into_iter().flatten().find(|listed| listed["name"] == name);
     assert!(listed.is_some_and(|listed| listed["usable"] == true), "{list:#}");
+}
+
+/// The control plane runs as kubeadm makes it.
+fn static_pods(cluster: &Cluster<'_>) {
+    let node = NODES[0];
+    for program in ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"] {
+        let pod = cluster.get(["pod", "--namespace=kube-system", &format!("{program}-{node}")]);
+        let source = &pod["metadata"]["annotations"]["kubernetes.io/config.source"];
+        assert_eq!(
+            (source, &pod["status"]["phase"]),
+            (&"file".into(), &"Running".into()),
+            "{pod:#}"
+        );
+    }
 }
 
 pub(super) fn with_typing_errors(cluster: &Cluster<'_>) {
@@ -69,7 +87,7 @@ pub(super) fn with_typing_errors(cluster: &Cluster<'_>) {
     }
 }
 
-pub(super) fn up_again(cluster: &Cluster<'_>, file: &Path) {
+pub(super) fn up_again(cluster: &Cluster<'_>, file: &Path, spec: &str) {
     let same = cluster.up(file).success();
     let _ = same.expect_output(&["nothing changed"]);
     let same = cluster.up(file).args(["-o", "json"]).success().json();
@@ -81,7 +99,7 @@ pub(super) fn up_again(cluster: &Cluster<'_>, file: &Path) {
     let state = cluster.ground().state().join("clusters").join(cluster.name()).join("cluster.json");
     let read = || std::fs::read_to_string(&state).expect("an existing cluster has a state");
     let before = read();
-    let changed = cluster.file(&SPEC.replace("count: 2", "count: 3"));
+    let changed = cluster.file(&spec.replace("count: 2", "count: 3"));
     for verb in ["plan", "up"] {
         let refused =
             cluster.ground().bivouac([verb, "--file"]).args([&changed]).outcome().expect_code(2);

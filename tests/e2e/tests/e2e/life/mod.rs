@@ -6,22 +6,45 @@ mod nodes;
 mod pods;
 mod storage;
 
-use bivouac_e2e::{Cluster, Ground, Run};
+use bivouac_e2e::{About, Case, Cluster, Ground, Run, case, free_port};
+
+pub(crate) const CASES: [Case; 2] = [
+    case("life/a_cluster_from_a_file", About::Everything, a_cluster_from_a_file),
+    case("life/the_example_can_be_planned", About::Bivouac, the_example_can_be_planned),
+];
 
 const NODES: [&str; 3] = ["control-plane-0", "worker-0", "worker-1"];
 const WORKERS: [&str; 2] = ["worker-0", "worker-1"];
 
-const SPEC: &str = "  nodes:
-  - {role: control-plane}
-  - {role: worker, count: 2, zones: [a, b], labels: {disk: fast}}
-";
+/// Ports of the host that lead to workers: to a Service's node port, and to a pod's host port.
+#[derive(Clone, Copy)]
+struct Ports {
+    service: u16,
+    pod: u16,
+}
 
-#[test]
-fn a_cluster_from_a_file() {
-    let ground = Ground::new();
-    kubeconfig::write_own(&ground);
+fn spec(ports: Ports) -> String {
+    let Ports { service, pod } = ports;
+    let (service_node, pod_node) = (WORKERS[0], WORKERS[1]);
+    format!(
+        "  nodes:
+  - {{role: control-plane}}
+  - {{role: worker, count: 2, zones: [a, b], labels: {{disk: fast}}}}
+  ports:
+  - {{hostPort: {service}, port: {}, node: {service_node}}}
+  - {{hostPort: {pod}, port: {}, node: {pod_node}}}
+",
+        pods::NODE_PORT,
+        pods::HOST_PORT
+    )
+}
+
+fn a_cluster_from_a_file(ground: &Ground) {
+    kubeconfig::write_own(ground);
     let cluster = ground.cluster("life");
-    let file = cluster.file(SPEC);
+    let ports = Ports { service: free_port(), pod: free_port() };
+    let spec = spec(ports);
+    let file = cluster.file(&spec);
 
     let up = cluster.up(&file).args(["--output", "json"]).success();
     let result = up.json();
@@ -32,21 +55,19 @@ fn a_cluster_from_a_file() {
 
     nodes::are_as_asked(&cluster);
     kubeconfig::leads_to_the_cluster(&cluster);
-    pods::answer(&cluster);
+    pods::answer(&cluster, ports);
     storage::survives_a_pod(&cluster);
     commands::on_a_node(&cluster);
     commands::about_the_cluster(&cluster);
     commands::with_typing_errors(&cluster);
-    commands::up_again(&cluster, &file);
+    commands::up_again(&cluster, &file, &spec);
 
     let _ = cluster.down().success().expect_output(&[cluster.name(), "removed"]);
-    kubeconfig::is_as_it_was(&ground);
+    kubeconfig::is_as_it_was(ground);
     let _ = cluster.down().success().expect_output(&["nothing"]);
 }
 
-#[test]
-fn the_example_can_be_planned() {
-    let ground = Ground::new();
+fn the_example_can_be_planned(ground: &Ground) {
     let file = ground.path("cluster.yaml");
     let _ = ground.bivouac(["init"]).args([&file]).success().expect_output(&["cluster.yaml"]);
     let again = ground.bivouac(["init"]).args([&file]).outcome().expect_code(1);
@@ -69,7 +90,13 @@ pub(crate) fn image(ground: &Ground, program: &str) -> String {
 }
 
 /// `kubectl run` of a pod that ends by itself, on a node.
-fn run_once(cluster: &Cluster<'_>, pod: &str, node: &str, image: &str, arguments: &[&str]) -> Run {
+pub(crate) fn run_once(
+    cluster: &Cluster<'_>,
+    pod: &str,
+    node: &str,
+    image: &str,
+    arguments: &[&str],
+) -> Run {
     let place = format!("{{\"spec\":{{\"nodeName\":\"{node}\"}}}}");
     let run = cluster.kubectl(["run", pod, "--restart=Never", "--image-pull-policy=IfNotPresent"]);
     run.args(["--image", image, "--overrides", &place, "--"]).args(arguments)

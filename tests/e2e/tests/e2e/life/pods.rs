@@ -3,13 +3,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bivouac_e2e::{Cluster, OwnLink, SOON, fetch, serve_once, wait_until};
+use bivouac_e2e::{Cluster, OwnLink, Provider, SOON, fetch, serve_once, wait_until};
 
-use super::{NODES, WORKERS, run_once};
+use super::{NODES, Ports, WORKERS, run_once};
 
 /// A network that documentation may use (RFC 5737), so nobody else does.
 const OUTSIDE: &str = "198.51.100.1/32";
-const HOST_PORT: u16 = 18080;
+/// The port of their nodes that the pods take.
+pub(super) const HOST_PORT: u16 = 18080;
+/// The port of all nodes that leads to the Service.
+pub(super) const NODE_PORT: u16 = 30080;
 
 /// A running replica of the web app.
 struct Replica {
@@ -18,7 +21,7 @@ struct Replica {
     address: String,
 }
 
-pub(super) fn answer(cluster: &Cluster<'_>) {
+pub(super) fn answer(cluster: &Cluster<'_>, ports: Ports) {
     let image = super::image(cluster.ground(), "web");
     cluster.apply(&manifest(&image));
     cluster.wait_for_rollout("deployment/web");
@@ -26,7 +29,7 @@ pub(super) fn answer(cluster: &Cluster<'_>) {
     by_name_from_another_pod(cluster, &image);
     across_nodes(cluster, &replicas);
     to_the_outside(cluster, &replicas[0]);
-    from_the_host(cluster);
+    from_the_host(cluster, ports);
     by_kubectl(cluster, &replicas);
 }
 
@@ -58,7 +61,7 @@ metadata: {{name: web}}
 spec:
   type: NodePort
   selector: {{app: web}}
-  ports: [{{port: 80, targetPort: 8080}}]
+  ports: [{{port: 80, targetPort: 8080, nodePort: {NODE_PORT}}}]
 "
     )
 }
@@ -120,17 +123,17 @@ fn to_the_outside(cluster: &Cluster<'_>, from: &Replica) {
     assert_eq!(asker, node, "{} of {} asked from its own address", from.pod, from.node);
 }
 
-fn from_the_host(cluster: &Cluster<'_>) {
-    let service = cluster.get(["service", "web"]);
-    let port = service["spec"]["ports"][0]["nodePort"].as_u64().expect("it has a node port");
-    for node in NODES {
-        let address = format!("{}:{port}", cluster.address(node));
-        let answer = wait_until("the node port answers", SOON, || fetch(&address));
-        assert!(answer.contains("hostname: web-"), "{answer}");
+/// By published ports everywhere; by the addresses of nodes where the host reaches those.
+fn from_the_host(cluster: &Cluster<'_>, ports: Ports) {
+    let mut ways =
+        vec![("127.0.0.1".to_owned(), ports.service), ("127.0.0.1".to_owned(), ports.pod)];
+    if cluster.setting().provider == Provider::Linux {
+        ways.extend(NODES.map(|node| (cluster.address(node), NODE_PORT)));
+        ways.extend(WORKERS.map(|node| (cluster.address(node), HOST_PORT)));
     }
-    for node in WORKERS {
-        let address = format!("{}:{HOST_PORT}", cluster.address(node));
-        let answer = wait_until("the host port answers", SOON, || fetch(&address));
+    for (address, port) in ways {
+        let answer =
+            wait_until("a port of a node answers", SOON, || fetch(&format!("{address}:{port}")));
         assert!(answer.contains("hostname: web-"), "{answer}");
     }
 }

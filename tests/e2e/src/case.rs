@@ -1,0 +1,104 @@
+//! A case is written once. What it is about says over which settings it runs.
+
+use std::fmt;
+
+use crate::engine::Engine;
+use crate::{Bootstrap, Ground, Provider, Setting};
+
+/// One case of the suite.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// `module/what_must_hold`.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: About,
+    /// The case. It panics when what must hold does not.
+    pub run: fn(&Ground),
+}
+
+/// What a case is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// All that a user does: runs over every setting.
+    Everything,
+    /// Something that each ground does in its own way: runs over every provider, with the default bootstrap.
+    Grounds,
+    /// A provider: runs over that one, with the default bootstrap.
+    One(Provider),
+    /// An engine that is stopped and started: runs over `docker` where the engine is the tests' own.
+    OwnEngine,
+    /// bivouac itself, before any ground is used: runs once.
+    Bivouac,
+}
+
+/// Why a case does not run over a setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Skip {
+    /// It is about this provider.
+    About(Provider),
+    /// The bootstrap makes no difference to it.
+    AnyBootstrap,
+    /// No ground makes a difference to it.
+    AnyGround,
+    /// The engine is not the tests' to stop.
+    ForeignEngine,
+}
+
+/// A case of this name about this.
+#[must_use]
+pub const fn case(name: &'static str, about: About, run: fn(&Ground)) -> Case {
+    Case { name, about, run }
+}
+
+impl Case {
+    /// Why this case does not run over a setting, if so.
+    #[must_use]
+    pub fn skip(&self, setting: Setting) -> Option<Skip> {
+        let needed = match self.about {
+            About::Everything => return None,
+            About::Bivouac => {
+                return (setting != Setting::of(Provider::Linux)).then_some(Skip::AnyGround);
+            }
+            About::Grounds => setting.provider,
+            About::One(provider) => provider,
+            About::OwnEngine => Provider::Docker,
+        };
+        if setting.provider != needed {
+            return Some(Skip::About(needed));
+        }
+        if setting.bootstrap != Bootstrap::Services {
+            return Some(Skip::AnyBootstrap);
+        }
+        (self.about == About::OwnEngine && !Engine::shared().is_own())
+            .then_some(Skip::ForeignEngine)
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::About(provider) => write!(f, "it is about {provider}"),
+            Self::AnyBootstrap => f.write_str("it is the same with every bootstrap"),
+            Self::AnyGround => f.write_str("it is the same on every ground"),
+            Self::ForeignEngine => f.write_str("the engine is not the tests' to stop"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_case_is_about_says_where_it_runs() {
+        let [linux, _, docker, docker_kubeadm] = Setting::ALL;
+        let skip = |about, setting| Case { name: "case", about, run: |_| () }.skip(setting);
+        assert_eq!(skip(About::Everything, docker_kubeadm), None);
+        assert_eq!(skip(About::Grounds, docker), None);
+        assert_eq!(skip(About::Grounds, docker_kubeadm), Some(Skip::AnyBootstrap));
+        assert_eq!(skip(About::One(Provider::Linux), docker), Some(Skip::About(Provider::Linux)));
+        assert_eq!(skip(About::OwnEngine, linux), Some(Skip::About(Provider::Docker)));
+        assert_eq!(skip(About::Bivouac, linux), None);
+        assert_eq!(skip(About::Bivouac, docker), Some(Skip::AnyGround));
+    }
+}

@@ -1,0 +1,80 @@
+//! Nodes that lose their first process, and what the ground does then.
+
+use std::path::Path;
+
+use crate::{Cluster, Provider, Run, SOON, wait_until};
+
+impl Cluster<'_> {
+    /// Kills the agent of a node from outside, as `kill -9`. A node of `linux` is stopped then; an engine starts it again.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn kill_agent(&self, node: &str) {
+        let pid = first_process(self.name(), node).expect("a running node has a first process");
+        let _ = Run::new("kill").args(["-9", &pid.to_string()]).success();
+    }
+
+    /// Whether a node whose agent is killed is started again by its ground.
+    #[must_use]
+    pub const fn revives_nodes(&self) -> bool {
+        match self.setting().provider {
+            Provider::Linux => false,
+            Provider::Docker => true,
+        }
+    }
+
+    /// Stops a node from outside, at once, and waits until that is seen.
+    ///
+    /// # Panics
+    /// When it does not stop.
+    pub fn stop_node(&self, node: &str) {
+        match self.setting().provider {
+            Provider::Linux => self.kill_agent(node),
+            Provider::Docker => {
+                let _ = self.ground().engine().docker(["kill", &self.container(node)]).success();
+            }
+        }
+        wait_until("the node is seen to be stopped", SOON, || {
+            let state = self.status()["nodes"][node]["state"].clone();
+            if state == "stopped" { Ok(()) } else { Err(format!("{state}")) }
+        });
+    }
+
+    /// The container that is a node.
+    ///
+    /// # Panics
+    /// When there is not exactly one.
+    #[must_use]
+    #[track_caller]
+    pub fn container(&self, node: &str) -> String {
+        let labels = [("cluster", self.name()), ("node", node)]
+            .map(|(key, value)| format!("--filter=label=dev.bivouac.{key}={value}"));
+        let list = ["ps", "--all", "--quiet", "--no-trunc", &labels[0], &labels[1]];
+        let found = self.ground().engine().lines(list);
+        let [container] = &found[..] else { panic!("node {node} is these containers: {found:?}") };
+        container.clone()
+    }
+
+    /// Waits until `status` finds the cluster usable.
+    ///
+    /// # Panics
+    /// When it is not within a minute, with its status.
+    #[track_caller]
+    pub fn wait_until_usable(&self) {
+        wait_until("the cluster is usable", SOON, || {
+            let status = self.status();
+            if status["usable"] == true { Ok(()) } else { Err(format!("{status:#}")) }
+        });
+    }
+}
+
+/// The first process of a node in the host's numbering: the agent, which says on its command line whose it is.
+fn first_process(cluster: &str, node: &str) -> Option<u32> {
+    let label = format!("{cluster}/{node}");
+    let processes = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(|pid: &u32| {
+        let command = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"))
+            .unwrap_or_default();
+        command.split(|byte| *byte == 0).any(|word| word == label.as_bytes())
+    })
+}

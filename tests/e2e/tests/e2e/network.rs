@@ -1,0 +1,72 @@
+//! The ways in which pods of different nodes reach each other.
+
+use bivouac_e2e::{About, Case, Cluster, Ground, SOON, case, wait_until};
+
+use crate::life;
+
+pub(crate) const CASES: [Case; 2] =
+    [case("network/flannel", About::Grounds, flannel), case("network/none", About::Grounds, none)];
+
+const NODES: [&str; 2] = ["control-plane-0", "worker-0"];
+const SPEC: &str = "  nodes:\n  - {role: control-plane}\n  - {role: worker}\n";
+
+fn up<'a>(ground: &'a Ground, cni: &str) -> Cluster<'a> {
+    let cluster = ground.cluster(cni);
+    let file = cluster.file(&format!("{SPEC}  network: {{cni: {cni}}}\n"));
+    let _ = cluster.up(&file).success();
+    cluster
+}
+
+/// Pods of different nodes through the overlay, by address and by name.
+fn flannel(ground: &Ground) {
+    let cluster = up(ground, "flannel");
+    let image = life::image(ground, "web");
+    for (index, node) in NODES.iter().enumerate() {
+        let server = life::run_once(&cluster, &format!("web-{index}"), node, &image, &[]);
+        let _ = server.success();
+    }
+    let _ = cluster
+        .kubectl(["expose", "pod", "web-0", "--name=web", "--port=80", "--target-port=8080"])
+        .success();
+    let addresses = [0, 1].map(|index| {
+        let pod = format!("web-{index}");
+        cluster.wait(&format!("pod/{pod}"), "condition=Ready");
+        let address = cluster.get(["pod", &pod])["status"]["podIP"].clone();
+        address.as_str().unwrap_or_else(|| panic!("{pod} has no address")).to_owned()
+    });
+    let ways = [
+        ("web-0", format!("http://{}:8080", addresses[1]), "hostname: web-1"),
+        ("web-1", format!("http://{}:8080", addresses[0]), "hostname: web-0"),
+        ("web-1", "http://web.default.svc.cluster.local".to_owned(), "hostname: web-0"),
+    ];
+    for (pod, url, wanted) in ways {
+        let answer = wait_until("a pod of another node answers", SOON, || {
+            let asked = cluster.kubectl(["exec", pod, "--", "/bin/web", "get", &url]).outcome();
+            if asked.code == 0 { Ok(asked) } else { Err(asked.to_string()) }
+        });
+        let _ = answer.expect_output(&[wanted]);
+    }
+    // Larger than a packet: what an overlay loses when its nodes do not know that it makes packets smaller.
+    let bytes = format!("http://{}:8080/{}", addresses[0], "x".repeat(6000));
+    let _ = cluster.kubectl(["exec", "web-1", "--", "/bin/web", "get", &bytes]).success();
+    let _ = cluster.down().success();
+}
+
+/// The nodes are there and wait for a network that the user installs.
+fn none(ground: &Ground) {
+    let cluster = up(ground, "none");
+    let nodes = cluster.get(["nodes"]);
+    for (node, name) in nodes["items"].as_array().into_iter().flatten().zip(NODES) {
+        assert_eq!(node["metadata"]["name"], name, "{node:#}");
+        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready");
+        assert!(ready.is_some_and(|ready| ready["status"] == "False"), "{node:#}");
+        assert!(
+            ready.is_some_and(|ready| ready["message"].to_string().contains("cni")),
+            "{node:#}"
+        );
+    }
+    assert_eq!(nodes["items"].as_array().map(Vec::len), Some(NODES.len()), "{nodes:#}");
+    let _ = cluster.ground().bivouac(["status", cluster.name()]).success();
+    let _ = cluster.down().success();
+}
