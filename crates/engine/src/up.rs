@@ -62,12 +62,27 @@ pub async fn up(
     };
     reporter.report(Event::Started { verb: "up".to_owned(), cluster: cluster.clone() });
     let upped = up_locked(request, options, reporter, cancel).await;
+    if upped.is_err() {
+        forget_what_never_was(request).await;
+    }
     if upped.is_err() && !request.state.knows(cluster) {
-        // It was refused before anything was recorded: nothing of it stays. The refusal is what is told.
+        // Nothing of it stays. The refusal is what is told.
         let _ = lock.remove();
         request.state.remove_if_empty();
     }
     upped
+}
+
+/// Takes back what was recorded, when nothing came of it on the ground and the user's kubeconfig knows nothing of it: a record alone
+/// would look like a cluster whose nodes are lost.
+async fn forget_what_never_was(request: &PrepareRequest<'_>) {
+    let cluster = request.cluster.name();
+    let Ok(Some(recorded)) = request.state.read(cluster) else { return };
+    let Ok(observed) = request.provider.observe().await else { return };
+    if recorded.kubeconfig.is_none() && observed.iter().all(|other| other.name != *cluster) {
+        // What cannot be removed is found by `down`.
+        let _ = request.state.remove(cluster);
+    }
 }
 
 async fn up_locked(

@@ -19,5 +19,6 @@ mod provider;
 
 pub use node::{ExecRequest, LogRequest, Node, Process, Reader, Stdio, Writer};
 pub use provider::{
-    ImagePaths, ImageRequest, LayerPath, NetworkRequest, NodeRequest, Progress, Provider, PublishedPort,
+    ImagePaths, ImageRequest, LayerPath, NetworkRequest, NodeRequest, Progress, Provider,
+    PublishedPort,
 };

@@ -68,7 +68,6 @@ fn docker_request(
         name,
         context: settings.context.clone(),
         environment: request.docker.clone(),
-        state: request.state.join("docker"),
     }
 }
 

@@ -69,18 +69,6 @@ impl HostSnapshot {
         assert!(left.is_empty(), "the host is not as it was:\n{}", left.join("\n"));
     }
 
-    /// Looks again, and compares what is there but for files: an `up` that was refused late has recorded what was asked for.
-    ///
-    /// # Panics
-    /// As [`HostSnapshot::expect_nothing_left`].
-    #[track_caller]
-    pub fn expect_nothing_made(&self, ground: &Ground) {
-        let mut now = Self::take(ground);
-        now.0.insert(FILES, self.0.get(FILES).cloned().unwrap_or_default());
-        let made = now.differences(self);
-        assert!(made.is_empty(), "something was made:\n{}", made.join("\n"));
-    }
-
     /// What differs from `before`, a line each.
     #[must_use]
     pub fn differences(&self, before: &Self) -> Vec<String> {

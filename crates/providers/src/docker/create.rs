@@ -29,8 +29,6 @@ pub(super) const ATTEMPTS: usize = 6;
 pub(super) struct Making<'a> {
     pub(super) engine: &'a Engine,
     pub(super) provider: &'a str,
-    /// The folder of this provider.
-    pub(super) state: &'a Utf8Path,
     pub(super) request: &'a NodeRequest,
 }
 
@@ -139,7 +137,7 @@ impl Making<'_> {
     ) -> Result<(), Problem> {
         let request = self.request;
         let wanted = ImageRequest { image: request.image.clone(), agent: request.agent.clone() };
-        let tag = image::tag_of(&wanted, self.state).await?;
+        let tag = image::tag_of(&wanted).await?;
         let archive = Bytes::from(furnish::archive(request, machine_id)?);
         let mut offer = offer(self.engine, &request.image.shared_images)?;
         let mut tried = BTreeSet::new();
@@ -165,7 +163,7 @@ impl Making<'_> {
                 // Told below.
             } else if status(&error) == Some(404) && text.contains("image") && !has_image {
                 // Somebody removed it since it was brought.
-                image::ensure(self.engine, &wanted, self.state, &|_| ()).await?;
+                image::ensure(self.engine, &wanted, &|_| ()).await?;
                 has_image = true;
                 continue;
             } else if text.contains(MODULES) && offer.modules {

@@ -1,6 +1,7 @@
 //! Bringing the node image to the engine.
 
 use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,23 +9,26 @@ use std::time::Duration;
 
 use bivouac_provider::{ImageRequest, Progress};
 use bivouac_spec::Problem;
-use bivouac_sys::filesystem::FileLock;
 use bollard::query_parameters::{
     ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveImageOptions,
 };
 use bytes::Bytes;
 use camino::Utf8Path;
 use futures::{StreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::archive::Recipe;
 use super::engine::Engine;
 use super::facts::architecture;
 use super::problem::{OrProblem as _, absent_is_success, failed};
-use super::{agent, blocking, names};
+use super::{blocking, names};
 
 /// How long an engine may take to unpack an image.
 const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// How often the lock of the image is asked for.
+const PROBE: Duration = Duration::from_millis(50);
 
 /// Bytes that are sent at once.
 const PIECE: usize = 512 * 1024;
@@ -32,38 +36,40 @@ const PIECE: usize = 512 * 1024;
 /// Pieces that wait to be sent.
 const QUEUE: usize = 4;
 
-/// The name of the image that is made from these. `state` is the folder of this provider.
-pub(super) async fn tag_of(request: &ImageRequest, state: &Utf8Path) -> Result<String, Problem> {
-    let (path, memory) = (request.agent.clone(), state.join("agent.json"));
-    let agent = blocking(move || agent::digest(&path, &memory)).await?;
-    Ok(names::image(&request.image.digest, &agent))
+/// The name of the image that is made from these.
+pub(super) async fn tag_of(request: &ImageRequest) -> Result<String, Problem> {
+    Ok(names::image(&request.image.digest, &digest_of(&request.agent).await?))
+}
+
+async fn digest_of(agent: &Utf8Path) -> Result<String, Problem> {
+    let agent = agent.to_owned();
+    blocking(move || agent_digest(&agent)).await
+}
+
+/// The digest of the agent: `sha256:HEX`.
+pub(super) fn agent_digest(agent: &Utf8Path) -> Result<String, Problem> {
+    let mut hash = Sha256::new();
+    let read = fs_err::File::open(agent).and_then(|mut file| io::copy(&mut file, &mut hash));
+    read.or_problem("agent", format_args!("the agent {agent} cannot be read"))?;
+    Ok(format!("sha256:{}", hex::encode(hash.finalize())))
 }
 
 /// Loads the image, unless the engine has it.
 pub(super) async fn ensure(
     engine: &Engine,
     request: &ImageRequest,
-    state: &Utf8Path,
     on_progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<String, Problem> {
-    let tag = tag_of(request, state).await?;
+    let agent_digest = digest_of(&request.agent).await?;
+    let tag = names::image(&request.image.digest, &agent_digest);
     if exists(engine, &tag).await? {
         return Ok(tag);
     }
     // Several commands bring it once: the first loads, the others find it.
-    let folder = state.to_owned();
-    let lock = blocking(move || {
-        std::fs::create_dir_all(&folder)
-            .or_problem("folder", format_args!("the folder {folder} cannot be made"))?;
-        FileLock::acquire(folder.join("image.lock"), "load the node image", PATIENCE)
-            .map_err(|error| failed("lock", "another command loads the node image").because(&error))
-    });
-    let _lock = lock.await?;
+    let _lock = lock(request).await?;
     if exists(engine, &tag).await? {
         return Ok(tag);
     }
-    let (path, memory) = (request.agent.clone(), state.join("agent.json"));
-    let agent_digest = blocking(move || agent::digest(&path, &memory)).await?;
     let info = engine.docker.info().await;
     let info = info.or_problem("image", "the container engine does not say what it runs on")?;
     let architecture = architecture(info.architecture.as_deref().unwrap_or_default()).to_owned();
@@ -71,6 +77,33 @@ pub(super) async fn ensure(
     load(engine, recipe.clone(), on_progress).await?;
     remove_old(engine, &recipe.tag).await;
     Ok(recipe.tag)
+}
+
+/// Keeps other commands from loading the image: a lock on one of its own files, which needs no file of its own. The kernel has no
+/// lock with a deadline that can be given up, so it is asked for again and again.
+async fn lock(request: &ImageRequest) -> Result<Option<File>, Problem> {
+    let Some(layer) = request.image.layers.first() else { return Ok(None) };
+    let message = format!("the layer {} cannot be read", layer.blob);
+    let file = File::open(&layer.blob).or_problem("image", &message)?;
+    let mut ticks = tokio::time::interval(PROBE);
+    let locked = tokio::time::timeout(PATIENCE, async {
+        loop {
+            ticks.tick().await;
+            match file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    });
+    match locked.await {
+        Ok(locked) => locked.or_problem("image", &message)?,
+        Err(_) => {
+            let message = "another command has been loading the node image for 20 minutes";
+            return Err(failed("lock", message).help("end it, then run the command again"));
+        }
+    }
+    Ok(Some(file))
 }
 
 async fn exists(engine: &Engine, tag: &str) -> Result<bool, Problem> {

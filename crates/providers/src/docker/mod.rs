@@ -12,7 +12,6 @@
 //!
 //! [`compose`] makes the same containers by `docker compose`. Not here: what runs on a node (the agent, from the node config).
 
-mod agent;
 mod archive;
 pub mod compose;
 mod container;
@@ -83,8 +82,6 @@ pub struct DockerRequest {
     pub context: Option<String>,
     /// What else says which engine is meant.
     pub environment: EngineEnvironment,
-    /// A folder for what is costly to find out again. Made when needed; deleting it harms nothing.
-    pub state: Utf8PathBuf,
 }
 
 /// Nodes from containers of a Docker engine.
@@ -135,7 +132,7 @@ impl Provider for DockerProvider {
         on_progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Problem> {
         let engine = self.engine().await?;
-        image::ensure(engine, request, &self.request.state, on_progress).await.map(drop)
+        image::ensure(engine, request, on_progress).await.map(drop)
     }
 
     async fn ensure_network(&self, request: &NetworkRequest) -> Result<(), Problem> {
@@ -144,8 +141,7 @@ impl Provider for DockerProvider {
 
     async fn ensure_node(&self, request: &NodeRequest) -> Result<Arc<dyn Node>, Problem> {
         let engine = self.engine().await?;
-        let (provider, state) = (self.request.name, self.request.state.as_path());
-        Making { engine, provider, state, request }.ensure().await?;
+        Making { engine, provider: self.request.name, request }.ensure().await?;
         self.open_node(&request.cluster, &request.node).await
     }
 

@@ -13,7 +13,7 @@ use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptions, Li
 
 use super::engine::Engine;
 use super::names;
-use super::problem::{OrProblem as _, absent_is_success, status, usage};
+use super::problem::{OrProblem as _, absent_is_success, status, unfit, usage};
 
 /// Makes the network, unless it is there.
 pub(super) async fn ensure(
@@ -219,7 +219,7 @@ fn port_taken(port: &PublishedPort, number: u16, holder: &str) -> Problem {
     let message = format!(
         "{protocol} port {number} of the host, which node {node} is to have, is taken by {holder}"
     );
-    usage("port_taken", message).help("choose another `hostPort` in `spec.ports`, or free it")
+    unfit("port_taken", message).help("choose another `hostPort` in `spec.ports`, or free it")
 }
 
 #[cfg(test)]

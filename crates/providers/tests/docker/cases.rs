@@ -113,11 +113,11 @@ async fn nothing_is_left() {
 async fn no_engine() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Utf8Path::from_path(dir.path()).unwrap();
-    let absent = provider(&format!("unix://{folder}/no.sock"), folder);
+    let absent = provider(&format!("unix://{folder}/no.sock"));
     let problem = absent.survey().await.unwrap_err();
     assert_eq!((problem.code.as_str(), problem.class), ("provider.docker.no_engine", Class::Unfit));
     assert!(bivouac_providers::is_absent(&problem) && problem.help.is_some());
-    let far = provider("tcp://127.0.0.1:1", folder);
+    let far = provider("tcp://127.0.0.1:1");
     let problem = far.observe().await.unwrap_err();
     assert_eq!(problem.code, "provider.docker.no_engine", "{problem:?}");
 }

@@ -36,7 +36,7 @@ impl Ground {
         let base = Utf8Path::from_path(dir.path()).unwrap().to_owned();
         let image = image_in(&base);
         let cluster = format!("test-{}-{octet}", std::process::id()).parse().unwrap();
-        let provider = provider(engine.host(), &base);
+        let provider = provider(engine.host());
         Self { engine, cluster, provider, octet, image, base, _dir: dir }
     }
 
@@ -128,11 +128,10 @@ impl Ground {
 }
 
 /// The provider over an engine.
-pub(crate) fn provider(host: &str, state: &Utf8Path) -> DockerProvider {
+pub(crate) fn provider(host: &str) -> DockerProvider {
     let environment =
         EngineEnvironment { host: Some(host.to_owned()), ..EngineEnvironment::default() };
-    let state = state.join("state");
-    open(DockerRequest { name: "docker", context: None, environment, state })
+    open(DockerRequest { name: "docker", context: None, environment })
 }
 
 /// Folders as Debian has them, and this test as every program: one layer, as the store keeps it.

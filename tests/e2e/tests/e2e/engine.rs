@@ -63,7 +63,7 @@ fn somebody_else(ground: &Ground) {
     let refused = cluster.up_single().outcome();
     assert!([1, 2, 3].contains(&refused.code), "{refused}");
     let _ = refused.expect_errors(&[&name, "hint:"]);
-    before.expect_nothing_made(ground);
+    before.expect_nothing_left(ground);
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
 }

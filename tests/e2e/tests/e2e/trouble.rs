@@ -102,10 +102,9 @@ fn a_port_in_use(ground: &Ground) {
     let port = listener.local_addr().expect("a bound listener has an address").port();
     let file = cluster.file(&format!("  ports: [{{hostPort: {port}, port: 30080}}]\n"));
     let before = HostSnapshot::take(ground);
-    let refused = cluster.up(&file).outcome();
-    assert!([2, 3].contains(&refused.code), "{refused}");
+    let refused = cluster.up(&file).outcome().expect_code(3);
     let _ = refused.expect_errors(&[&port.to_string(), "port_taken", "hint:"]);
-    before.expect_nothing_made(ground);
+    before.expect_nothing_left(ground);
     drop(listener);
     let _ = cluster.up(&file).success();
 }

@@ -131,7 +131,6 @@ async fn write(global: &Global, wanted: &Wanted, reporter: &Reporter) -> Result<
         nodes,
         architecture: facts.architecture.clone(),
         privileged: *privileged,
-        memory: global.state_dir.join("docker/agent.json"),
     };
     let nodes = exporting.nodes.iter().map(|node| node.node.clone()).collect();
     let image = exporting.run(reporter).await?;
@@ -156,7 +155,6 @@ struct Exporting {
     nodes: Vec<NodeRequest>,
     architecture: String,
     privileged: bool,
-    memory: Utf8PathBuf,
 }
 
 impl Exporting {
@@ -169,7 +167,6 @@ impl Exporting {
                 nodes: &self.nodes,
                 architecture: &self.architecture,
                 privileged: self.privileged,
-                memory: self.memory,
             };
             export(&request, &|progress| report(&reporter, progress))
         };

@@ -12,7 +12,7 @@ use super::folder::Folder;
 use super::problem::usage;
 use crate::docker::archive::Recipe;
 use crate::docker::container::{Binding, Blueprint, MODULES, Offer};
-use crate::docker::{agent, names};
+use crate::docker::{image, names};
 
 /// The provider that the containers name: whoever has bivouac sees and removes them like those of a cluster of its own.
 const PROVIDER: &str = "compose";
@@ -33,8 +33,6 @@ pub struct ExportRequest<'a> {
     pub architecture: &'a str,
     /// Whether its engine can give nodes all rights. One that lacks one itself cannot.
     pub privileged: bool,
-    /// A file in which the digest of the agent is remembered.
-    pub memory: Utf8PathBuf,
 }
 
 /// What was exported.
@@ -78,7 +76,7 @@ pub fn export(
 }
 
 fn recipe(request: &ExportRequest<'_>, node: &NodeRequest) -> Result<Recipe, Problem> {
-    let agent_digest = agent::digest(&node.agent, &request.memory)?;
+    let agent_digest = image::agent_digest(&node.agent)?;
     Ok(Recipe {
         tag: names::image(&node.image.digest, &agent_digest),
         agent_digest,
@@ -145,7 +143,6 @@ mod tests {
             nodes,
             architecture: "amd64",
             privileged: true,
-            memory: dir.join("agent.json"),
         };
         export(&request, &|_| ())
     }

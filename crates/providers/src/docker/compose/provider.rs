@@ -143,7 +143,7 @@ impl ComposeProvider {
             })?;
         let wanted = ImageRequest { image: request.image.clone(), agent: request.agent.clone() };
         // One look, unless somebody removed it since it was brought.
-        let tag = image::ensure(making.engine, &wanted, making.state, &|_| ()).await?;
+        let tag = image::ensure(making.engine, &wanted, &|_| ()).await?;
         let mut offer = offer(making.engine, &request.image.shared_images)?;
         let mut tried = BTreeSet::new();
         let mut attempts = 0;
@@ -247,12 +247,7 @@ impl Provider for ComposeProvider {
 
     async fn ensure_node(&self, request: &NodeRequest) -> Result<Arc<dyn Node>, Problem> {
         let engine = self.docker.engine().await?;
-        let making = Making {
-            engine,
-            provider: self.name(),
-            state: self.docker.request.state.as_path(),
-            request,
-        };
+        let making = Making { engine, provider: self.name(), request };
         let name = names::node(&request.cluster, &request.node);
         let before = making.existing(&name).await?;
         if !before.as_ref().is_some_and(runs) {
