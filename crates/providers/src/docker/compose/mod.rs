@@ -6,7 +6,7 @@
 //! STATE/compose/CLUSTER/   the project of a cluster of this provider        DIR/   an exported one, with image/ to build from
 //! ```
 //!
-//! What a node's container is, is decided in [`super::container`]; what exists is asked of the engine, as [`super`] does. `docker
+//! What a node's container is, is decided in `docker::container`; what exists is asked of the engine, as [`super`] does. `docker
 //! compose` only makes containers, volumes and the network.
 
 mod command;
