@@ -11,8 +11,10 @@ STATE := /var/lib/bivouac
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BIVOUAC := $(TARGET_DIR)/$(TARGET)/release/bivouac
+COMPOSE_VERSION := $(shell sed -n 's|.*github.com/docker/compose/v2 v\([^ ]*\).*|\1|p' tests/e2e/compose/go.mod)
+COMPOSE := $(abspath $(TARGET_DIR))/tools/docker-compose-$(COMPOSE_VERSION)
 
-.PHONY: help setup build install demo test ci
+.PHONY: help setup build install demo test compose ci
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,12 +57,26 @@ demo: build ## Bring up a cluster of three nodes, run a web app on it, ask it fo
 	run $(BIVOUAC) status demo
 	echo "The cluster stays: use it with $(BIVOUAC) kubectl -c demo -- ..., remove it with $(BIVOUAC) down demo"
 
-# The end-to-end tests also run over a container engine: the machine's, or one that they start and stop themselves.
+# The end-to-end tests also run over a container engine and `docker compose`: the machine's, or an engine that they start and stop
+# themselves and a command that is built for them.
 test: PACKAGES += docker.io iproute2
-test: setup ## Run every test, the end-to-end ones included (as root)
+test: setup compose ## Run every test, the end-to-end ones included (as root)
 	@cargo xtask ci
 	cargo build --release --locked --package bivouac-cli
+	docker compose version >/dev/null 2>&1 || export BIVOUAC_E2E_COMPOSE=$(COMPOSE)
 	BIVOUAC=$(abspath $(BIVOUAC)) cargo test --locked --package bivouac-e2e
+
+# Compose cannot be installed by `go install`: its own go.mod excludes versions.
+compose: setup
+	@if docker compose version >/dev/null 2>&1 || [[ -x $(COMPOSE) ]]; then
+		exit
+	fi
+	echo "building docker compose $(COMPOSE_VERSION) from Go modules, once; this can take 5 minutes"
+	mkdir -p $(dir $(COMPOSE))
+	cd tests/e2e/compose
+	CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -trimpath -o $(COMPOSE).new \
+		-ldflags '-s -w -X github.com/docker/compose/v2/internal.Version=$(COMPOSE_VERSION)' github.com/docker/compose/v2/cmd
+	mv $(COMPOSE).new $(COMPOSE)
 
 ci: ## What CI runs before the end-to-end tests
 	@cargo xtask ci

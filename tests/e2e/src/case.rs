@@ -21,7 +21,7 @@ pub struct Case {
 pub enum About {
     /// All that a user does: runs over every setting.
     Everything,
-    /// Something that each ground does in its own way: runs over every provider, with the default bootstrap.
+    /// Something that each ground does in its own way: runs over every provider but `compose`, with the default bootstrap.
     Grounds,
     /// A provider: runs over that one, with the default bootstrap.
     One(Provider),
@@ -40,6 +40,8 @@ pub enum Skip {
     AnyBootstrap,
     /// No ground makes a difference to it.
     AnyGround,
+    /// The nodes of `compose` are the containers of `docker`, whoever makes them.
+    AsOnDocker,
     /// The engine is not the tests' to stop.
     ForeignEngine,
 }
@@ -58,6 +60,9 @@ impl Case {
             About::Everything => return None,
             About::Bivouac => {
                 return (setting != Setting::of(Provider::Linux)).then_some(Skip::AnyGround);
+            }
+            About::Grounds if setting.provider == Provider::Compose => {
+                return Some(Skip::AsOnDocker);
             }
             About::Grounds => setting.provider,
             About::One(provider) => provider,
@@ -80,6 +85,7 @@ impl fmt::Display for Skip {
             Self::About(provider) => write!(f, "it is about {provider}"),
             Self::AnyBootstrap => f.write_str("it is the same with every bootstrap"),
             Self::AnyGround => f.write_str("it is the same on every ground"),
+            Self::AsOnDocker => f.write_str("docker makes the same containers"),
             Self::ForeignEngine => f.write_str("the engine is not the tests' to stop"),
         }
     }
@@ -91,11 +97,13 @@ mod tests {
 
     #[test]
     fn what_a_case_is_about_says_where_it_runs() {
-        let [linux, _, docker, docker_kubeadm] = Setting::ALL;
+        let [linux, _, docker, docker_kubeadm, compose] = Setting::ALL;
         let skip = |about, setting| Case { name: "case", about, run: |_| () }.skip(setting);
         assert_eq!(skip(About::Everything, docker_kubeadm), None);
         assert_eq!(skip(About::Grounds, docker), None);
         assert_eq!(skip(About::Grounds, docker_kubeadm), Some(Skip::AnyBootstrap));
+        assert_eq!(skip(About::Everything, compose), None);
+        assert_eq!(skip(About::Grounds, compose), Some(Skip::AsOnDocker));
         assert_eq!(skip(About::One(Provider::Linux), docker), Some(Skip::About(Provider::Linux)));
         assert_eq!(skip(About::OwnEngine, linux), Some(Skip::About(Provider::Docker)));
         assert_eq!(skip(About::Bivouac, linux), None);

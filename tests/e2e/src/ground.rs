@@ -11,6 +11,7 @@ use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use crate::binary::binary;
+use crate::compose;
 use crate::{Cluster, Engine, Provider, Run, Setting, say};
 
 /// Where nodes can be kept: on a disk, since an overlay cannot lie on an overlay, and tests must not fill memory.
@@ -26,6 +27,8 @@ const IMAGE_DEADLINE: Duration = Duration::from_secs(45 * 60);
 pub struct Ground {
     setting: Setting,
     folder: Option<TempDir>,
+    /// Of the `docker` command, where its `compose` is.
+    settings: Option<PathBuf>,
     clusters: RefCell<Vec<String>>,
 }
 
@@ -33,7 +36,8 @@ impl Ground {
     /// A new, empty ground.
     ///
     /// # Panics
-    /// When the tests do not run as root, or there is no disk to keep nodes on, or no engine for a setting that needs one.
+    /// When the tests do not run as root, or there is no disk to keep nodes on, or no engine or no `docker compose`
+    /// for a setting that needs one.
     #[must_use]
     pub fn new(setting: Setting) -> Self {
         assert!(geteuid().is_root(), "the end-to-end tests make real clusters: run them as root");
@@ -41,7 +45,9 @@ impl Ground {
         let folder = tempfile::Builder::new().prefix("bivouac-e2e-").tempdir_in(&disk);
         let folder = folder
             .unwrap_or_else(|error| panic!("cannot make a folder in {}: {error}", disk.display()));
-        Self { setting, folder: Some(folder), clusters: RefCell::new(Vec::new()) }
+        let settings =
+            (setting.provider == Provider::Compose).then(|| compose::settings(folder.path()));
+        Self { setting, folder: Some(folder), settings, clusters: RefCell::new(Vec::new()) }
     }
 
     /// What the case runs over.
@@ -56,8 +62,17 @@ impl Ground {
     /// When they are none.
     #[must_use]
     pub fn engine(&self) -> &'static Engine {
-        assert_eq!(self.setting.provider, Provider::Docker, "this ground has no engine");
+        assert_ne!(self.setting.provider, Provider::Linux, "this ground has no engine");
         Engine::shared()
+    }
+
+    /// The folder of the settings of `docker`, with which it has `compose`.
+    ///
+    /// # Panics
+    /// When the case does not run over that.
+    #[must_use]
+    pub fn docker_settings(&self) -> &Path {
+        self.settings.as_deref().expect("the case runs over `compose`")
     }
 
     /// The folder of the test.
@@ -104,6 +119,9 @@ impl Ground {
         let run = match self.setting.provider {
             Provider::Linux => Run::new(binary()).without_env("DOCKER_HOST"),
             Provider::Docker => Run::new(binary()).env("DOCKER_HOST", self.engine().host()),
+            Provider::Compose => Run::new(binary())
+                .env("DOCKER_HOST", self.engine().host())
+                .env("DOCKER_CONFIG", self.docker_settings()),
         };
         run.without_env("DOCKER_CONTEXT")
             .args(arguments)

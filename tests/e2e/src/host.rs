@@ -54,7 +54,7 @@ impl HostSnapshot {
                 ("network namespaces", network_namespaces()),
                 ("processes", processes(ground)),
             ]),
-            Provider::Docker => kinds.extend(ground.engine().kinds()),
+            Provider::Docker | Provider::Compose => kinds.extend(ground.engine().kinds()),
         }
         Self(kinds)
     }

@@ -19,7 +19,7 @@ impl Cluster<'_> {
     pub const fn revives_nodes(&self) -> bool {
         match self.setting().provider {
             Provider::Linux => false,
-            Provider::Docker => true,
+            Provider::Docker | Provider::Compose => true,
         }
     }
 
@@ -30,7 +30,7 @@ impl Cluster<'_> {
     pub fn stop_node(&self, node: &str) {
         match self.setting().provider {
             Provider::Linux => self.kill_agent(node),
-            Provider::Docker => {
+            Provider::Docker | Provider::Compose => {
                 let _ = self.ground().engine().docker(["kill", &self.container(node)]).success();
             }
         }

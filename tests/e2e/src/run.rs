@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -51,6 +52,18 @@ impl Run {
     /// Without this environment variable.
     pub fn without_env(mut self, name: &str) -> Self {
         self.command.env_remove(name);
+        self
+    }
+
+    /// Without any environment variable of the tests' own, for those that are added after this.
+    pub fn without_environment(mut self) -> Self {
+        self.command.env_clear();
+        self
+    }
+
+    /// In this folder.
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
         self
     }
 

@@ -18,6 +18,8 @@ pub enum Provider {
     Linux,
     /// Containers of an engine.
     Docker,
+    /// The same, made by `docker compose`.
+    Compose,
 }
 
 /// How a cluster comes up.
@@ -31,11 +33,12 @@ pub enum Bootstrap {
 
 impl Setting {
     /// All that the suite runs over, in this order: those without an engine before it is started.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::of(Provider::Linux),
         Self { bootstrap: Bootstrap::Kubeadm, ..Self::of(Provider::Linux) },
         Self::of(Provider::Docker),
         Self { bootstrap: Bootstrap::Kubeadm, ..Self::of(Provider::Docker) },
+        Self::of(Provider::Compose),
     ];
 
     /// A provider with the default bootstrap.
@@ -76,6 +79,7 @@ impl fmt::Display for Provider {
         f.write_str(match self {
             Self::Linux => "linux",
             Self::Docker => "docker",
+            Self::Compose => "compose",
         })
     }
 }

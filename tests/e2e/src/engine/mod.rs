@@ -1,4 +1,4 @@
-//! The container engine that the `docker` settings run over: that of `$DOCKER_HOST`, or the machine's own where one runs, or else a
+//! The container engine that the `docker` and `compose` settings run over: that of `$DOCKER_HOST`, or the machine's own where one runs, or else a
 //! `dockerd` of the tests', which is started by the first case that needs it and stopped when the run ends.
 //!
 //! ```text

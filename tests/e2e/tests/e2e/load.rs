@@ -11,12 +11,7 @@ fn archives_come_onto_every_node(ground: &Ground) {
     let cluster = ground.cluster("load");
     let file = cluster.file("  nodes:\n  - {role: control-plane}\n  - {role: worker}\n");
     let _ = cluster.up(&file).success();
-    let busybox = cluster.exec(NODES[0], ["cat", "/usr/bin/busybox"]).success().output;
-    assert!(
-        busybox.starts_with(b"\x7fELF"),
-        "the busybox of the node image came as {} bytes",
-        busybox.len()
-    );
+    let busybox = busybox(&cluster);
 
     // Not what an earlier run of the tests has left in the store.
     let word = format!("word of process {}", std::process::id());
@@ -37,6 +32,28 @@ fn archives_come_onto_every_node(ground: &Ground) {
     }
     a_name_gets_other_content(ground, &cluster, &busybox, &word);
     what_cannot_be_loaded(ground, &cluster, &busybox);
+}
+
+/// An image of one word that is loaded from an archive runs on each node of [`NODES`]; each attempt has a name of its own.
+pub(crate) fn a_word(cluster: &Cluster<'_>, attempt: &str) {
+    let ground = cluster.ground();
+    let word = format!("{attempt} word of process {}", std::process::id());
+    let name = format!("word-{attempt}");
+    let image = TestImage::new(&format!("bivouac.test/e2e/{name}:1"), &busybox(cluster), &word);
+    ground.write("word.tar", image.oci_archive());
+    let _ = load(ground, cluster, "word.tar").success();
+    cluster.apply(&pods(attempt, &name));
+    prints(cluster, attempt, &name, &word);
+}
+
+fn busybox(cluster: &Cluster<'_>) -> Vec<u8> {
+    let busybox = cluster.exec(NODES[0], ["cat", "/usr/bin/busybox"]).success().output;
+    assert!(
+        busybox.starts_with(b"\x7fELF"),
+        "the busybox of the node image came as {} bytes",
+        busybox.len()
+    );
+    busybox
 }
 
 fn load(ground: &Ground, cluster: &Cluster<'_>, archive: &str) -> Run {

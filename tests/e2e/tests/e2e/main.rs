@@ -3,6 +3,7 @@
 //! `cargo test -p bivouac-e2e -- docker/` runs the cases of one setting, `-- load` those of one scenario. They run one after another,
 //! whatever `--test-threads` says: they look at the whole machine.
 
+mod compose;
 mod engine;
 mod healing;
 mod life;
@@ -21,7 +22,7 @@ use bivouac_e2e::{Case, Engine, Ground, Setting, Tally, say};
 use libtest_mimic::{Arguments, Completion, Trial};
 
 /// Quick ones first.
-const CASES: [&[Case]; 9] = [
+const CASES: [&[Case]; 10] = [
     &trouble::CASES,
     &life::CASES,
     &network::CASES,
@@ -31,6 +32,7 @@ const CASES: [&[Case]; 9] = [
     &nothing_left::CASES,
     &test_cluster::CASES,
     &engine::CASES,
+    &compose::CASES,
 ];
 
 static TALLY: Tally = Tally::new();
