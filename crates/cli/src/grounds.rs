@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bivouac_engine::{ClusterState, GROUND_PATIENCE, Ground, StateDirectory};
+use bivouac_engine::{ClusterState, GROUND_PATIENCE, Ground, StateDirectory, other_ground};
 use bivouac_provider::Provider;
 use bivouac_providers::{OpenRequest, is_absent};
 use bivouac_spec::cluster::Provider as Settings;
-use bivouac_spec::{ClusterName, ObservedCluster, Problem};
+use bivouac_spec::{ClusterName, Facts, ObservedCluster, Problem};
 
 use crate::args::Global;
 
@@ -60,6 +60,8 @@ pub struct Existing {
     pub unreadable: Option<Problem>,
     /// Why its ground cannot say how it is.
     pub silent: Option<Problem>,
+    /// Whether that is because it was made on another ground than the one that is selected now.
+    pub is_elsewhere: bool,
     /// What its ground has of it.
     pub observed: ObservedCluster,
     /// Its ground.
@@ -89,15 +91,46 @@ pub struct Found {
 pub async fn existing_clusters(global: &Global, state: &StateDirectory) -> Result<Found, Problem> {
     let read = read_all(state)?;
     let grounds = settings(read.values()).into_iter().map(|settings| {
-        let needed = read.values().any(|read| recorded(read) == Some(&settings));
+        let on_it = || read.values().filter(|read| recorded(read) == Some(&settings));
+        let needed = on_it().next().is_some();
+        let told_apart = on_it().any(|read| {
+            read.as_ref().is_ok_and(|state| {
+                state.as_ref().is_some_and(|state| !state.facts.identity.is_empty())
+            })
+        });
         let ground = open_ground(global, &settings);
         async move {
-            let answer = observe(&ground, needed).await;
-            (ground, answer)
+            let facts = async { if told_apart { facts(&ground).await } else { None } };
+            let (answer, facts) = futures::join!(observe(&ground, needed), facts);
+            (ground, answer, facts)
         }
     });
-    let answers = futures::future::join_all(grounds).await;
-    Ok(merge(read, answers))
+    let (mut answers, mut known) = (Vec::new(), Vec::new());
+    for (ground, answer, facts) in futures::future::join_all(grounds).await {
+        known.extend(facts.map(|facts| (ground.settings.clone(), facts)));
+        answers.push((ground, answer));
+    }
+    let mut found = merge(read, answers);
+    found.clusters.iter_mut().for_each(|cluster| tell_elsewhere(cluster, &known));
+    Ok(found)
+}
+
+/// What a ground is like, to be told from others. One that does not say so does not answer at all.
+async fn facts(ground: &Ground) -> Option<Facts> {
+    let survey = tokio::time::timeout(NEEDED_PATIENCE, ground.provider.survey()).await;
+    Some(survey.ok()?.ok()?.facts)
+}
+
+/// A cluster that was made on another ground than the one that is selected: whatever has its name there is somebody else's.
+fn tell_elsewhere(cluster: &mut Existing, grounds: &[(Settings, Facts)]) {
+    let Some(state) = &cluster.state else { return };
+    let facts = grounds.iter().find(|(settings, _)| *settings == cluster.ground.settings);
+    let problem = facts.and_then(|(_, facts)| other_ground(cluster.name(), state, facts));
+    if problem.is_some() {
+        (cluster.silent, cluster.is_elsewhere) = (problem, true);
+        (cluster.observed.network, cluster.observed.nodes) = (None, BTreeMap::new());
+        cluster.observed.remains.clear();
+    }
 }
 
 async fn observe(ground: &Ground, needed: bool) -> Result<Vec<ObservedCluster>, Problem> {
@@ -181,7 +214,7 @@ fn existing(
         Ok(state) => (state, None),
         Err(problem) => (None, Some(problem)),
     };
-    Existing { state, unreadable, silent, observed, ground }
+    Existing { state, unreadable, silent, is_elsewhere: false, observed, ground }
 }
 
 #[cfg(test)]
@@ -248,6 +281,32 @@ mod tests {
         let silenced = found.clusters[1].silenced().unwrap();
         assert_eq!(silenced.message, "cluster `b` is on docker, which does not answer");
         assert_eq!(silenced.class, Class::Unfit);
+    }
+
+    #[tokio::test]
+    async fn what_another_engine_has_of_the_name_is_not_the_cluster() {
+        let (name, read) = state("a", docker(None)).await;
+        let mut state = read.unwrap().unwrap();
+        state.facts.identity = "one".to_owned();
+        state.facts.place = "the engine at unix:///one".to_owned();
+        let facts = |identity: &str| {
+            let mut facts = state.facts.clone();
+            facts.identity = identity.to_owned();
+            facts.place = format!("the engine at unix:///{identity}");
+            [(docker(None), facts)]
+        };
+        let known = BTreeMap::from([(name, Ok(Some(state.clone())))]);
+        let mut found = merge(known, vec![(ground(docker(None)), Ok(vec![observed("a")]))]);
+        let cluster = &mut found.clusters[0];
+        tell_elsewhere(cluster, &facts("one"));
+        assert!(cluster.silenced().is_none());
+        tell_elsewhere(cluster, &facts("two"));
+        let problem = cluster.silenced().unwrap();
+        assert_eq!(problem.code, "engine.other_ground");
+        assert_eq!(
+            problem.message,
+            "cluster `a` was made on the engine at unix:///one, and the engine at unix:///two is selected now"
+        );
     }
 
     #[test]

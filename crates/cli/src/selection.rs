@@ -142,6 +142,9 @@ impl Existing {
     /// Why its ground cannot say how it is, as the problem of a command that needs to know.
     pub fn silenced(&self) -> Option<Problem> {
         let silent = self.silent.as_ref()?;
+        if self.is_elsewhere {
+            return Some(silent.clone());
+        }
         let (name, ground) = (self.name(), self.ground.describe());
         let message = format!("cluster `{name}` is on {ground}, which does not answer");
         let mut problem = Problem::new(silent.class, silent.code.clone(), message).because(silent);

@@ -7,6 +7,7 @@ use bivouac_provider::Provider;
 use bivouac_spec::{ClusterName, Problem, Problems};
 
 use crate::access::remove_access;
+use crate::ground::refuse_other_ground;
 use crate::kubeconfig::UserFile;
 use crate::{Event, Reporter, StateDirectory};
 
@@ -32,11 +33,14 @@ pub struct Downed {
 /// Removes a cluster. There may be nothing of it.
 ///
 /// # Errors
-/// When something of it is left, after everything else was removed.
+/// When it was made on another ground (nothing is removed then), or something of it is left, after everything else was removed.
 pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Downed, Problems> {
     let cluster = request.cluster;
     let lock = request.state.lock(cluster, "down")?;
     reporter.report(Event::Started { verb: "down".to_owned(), cluster: cluster.clone() });
+    // A state of another format still has its cluster removed: only the user's file must be named by hand then.
+    let known = request.state.read(cluster).ok().flatten();
+    refuse_other_ground(cluster, request.provider.as_ref(), known.as_ref()).await?;
     let observed = request.provider.observe().await?;
     let plan = plan_down(cluster, observed.iter().find(|observed| observed.name == *cluster));
     reporter
@@ -49,8 +53,6 @@ pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Down
             reporter.report(Event::NodeRemoved { node: node.clone() });
         }
     }
-    // A state of another format still has its cluster removed: only the user's file must be named by hand then.
-    let known = request.state.read(cluster).ok().flatten();
     problems.extend(remove_access(cluster, known.as_ref(), request.kubeconfig.as_ref()).err());
     // A cluster of which something is left stays known, so that the next `down` finds it.
     if problems.is_empty() {

@@ -36,7 +36,7 @@ pub use access::reachable_kubeconfig;
 pub use down::{DownRequest, Downed, down};
 pub use event::{Event, Progress, Reporter, StepState, Unit};
 pub use follow::follow_until_usable;
-pub use ground::{GROUND_PATIENCE, Ground};
+pub use ground::{GROUND_PATIENCE, Ground, other_ground};
 pub use images::{NodeImages, bring_image};
 pub use load::{Archive, ContainerImages, LoadRequest, Loaded, load};
 pub use lock::ClusterLock;

@@ -14,8 +14,9 @@ use bivouac_spec::{ClusterName, NodeName, Problem, Problems};
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::interrupted;
+use crate::ground::refuse_other_ground;
 use crate::send::{register, send};
-use crate::{Event, Reporter, StateDirectory};
+use crate::{ClusterState, Event, Reporter, StateDirectory};
 
 /// Where container images come from.
 #[async_trait]
@@ -67,7 +68,7 @@ pub struct Loaded {
 /// Takes images to all nodes of a cluster.
 ///
 /// # Errors
-/// When nothing is known of the cluster, a node does not run (nothing is loaded then), an image cannot be had, or a node does not
+/// When nothing is known of the cluster, it was made on another ground, a node does not run (nothing is loaded then), an image cannot be had, or a node does not
 /// take it.
 pub async fn load(
     request: &LoadRequest<'_>,
@@ -78,7 +79,10 @@ pub async fn load(
     // Before the lock, which would make a folder for a cluster that is not ours.
     known(request)?;
     let _lock = request.state.lock(cluster, "load")?;
-    let shares_images = known(request)?;
+    let state = known(request)?;
+    refuse_other_ground(cluster, request.provider.as_ref(), Some(&state)).await?;
+    // That is so or not from the day on which they were made.
+    let shares_images = state.facts.shares_images;
     reporter.report(Event::Started { verb: "load".to_owned(), cluster: cluster.clone() });
     let work = async {
         let nodes = running_nodes(request).await?;
@@ -103,14 +107,13 @@ pub async fn load(
     }
 }
 
-/// Whether the nodes see the folder of images of this host. That is so or not from the day on which they were made.
-fn known(request: &LoadRequest<'_>) -> Result<bool, Problem> {
+/// What is known of the cluster, without which nothing is loaded.
+fn known(request: &LoadRequest<'_>) -> Result<ClusterState, Problem> {
     let cluster = request.cluster;
-    let state = request.state.read(cluster)?.ok_or_else(|| {
+    request.state.read(cluster)?.ok_or_else(|| {
         Problem::failed("engine.unrecorded", format!("nothing is known of cluster `{cluster}`"))
             .help(format!("use the `--state-dir` that it was made with, or remove it with `bivouac down {cluster}`"))
-    })?;
-    Ok(state.facts.shares_images)
+    })
 }
 
 /// All nodes, of which every one must run: one that comes back later would lack the images.

@@ -2,7 +2,7 @@
 
 use bivouac_provider::PublishedPort;
 use bivouac_spec::cluster::{Cni, Protocol};
-use bivouac_spec::{Addresses, Cluster, NodeName};
+use bivouac_spec::{Addresses, Cluster, Facts, NodeName, Problem};
 
 /// Where the API of a cluster is served.
 #[derive(Debug, Clone, Copy)]
@@ -11,6 +11,41 @@ pub struct Api<'a> {
     pub node: &'a NodeName,
     /// Its port.
     pub port: u16,
+}
+
+impl Api<'_> {
+    fn is_at(&self, port: &PublishedPort) -> bool {
+        port.node == *self.node && port.port == self.port && port.protocol == Protocol::Tcp
+    }
+}
+
+/// Refuses a cluster whose API would be published where nobody here reaches it: on a loopback address of another machine.
+pub(crate) fn check_reachable(
+    cluster: &Cluster,
+    api: Api<'_>,
+    facts: &Facts,
+) -> Result<(), Problem> {
+    if !facts.remote || facts.reaches_nodes {
+        return Ok(());
+    }
+    let ports = published_ports(cluster, api, facts.reaches_nodes);
+    let own = || ports.iter().filter(|port| api.is_at(port));
+    let is_hidden = |port: &PublishedPort| port.host_ip.is_some_and(|ip| ip.is_loopback());
+    match own().next().filter(|_| own().all(is_hidden)) {
+        None => Ok(()),
+        Some(port) => {
+            let ip = port.host_ip.map_or_else(String::new, |ip| ip.to_string());
+            let message = format!(
+                "port {} of node `{}`, the API of cluster `{}`, would be published on {ip} of another machine, where it is not reached from here",
+                port.port,
+                port.node,
+                cluster.name()
+            );
+            Err(Problem::usage("engine.unreachable_port", message).help(
+                "write `hostIP: 0.0.0.0` for that port in `spec.ports`, or leave the port out",
+            ))
+        }
+    }
 }
 
 /// The addresses as the ground sees them: where the cluster routes pods itself, the ground has no networks of pods to route.
@@ -35,10 +70,7 @@ pub fn published_ports(cluster: &Cluster, api: Api<'_>, reaches_nodes: bool) -> 
         host_port: Some(port.host_port),
     });
     let mut ports: Vec<PublishedPort> = asked_for.collect();
-    let is_api = |port: &PublishedPort| {
-        port.node == *api.node && port.port == api.port && port.protocol == Protocol::Tcp
-    };
-    if !reaches_nodes && !ports.iter().any(is_api) {
+    if !reaches_nodes && !ports.iter().any(|port| api.is_at(port)) {
         ports.push(PublishedPort {
             node: api.node.clone(),
             port: api.port,

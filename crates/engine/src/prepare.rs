@@ -8,10 +8,11 @@ use bivouac_plan::{Action, Plan, UpRequest, assign_addresses, plan_up};
 use bivouac_provider::Provider;
 use bivouac_spec::facts::{Applied, Outcome, Survey};
 use bivouac_spec::{Addresses, Cluster, NodeConfig, NodeName, ObservedCluster, Problem, Problems};
-use bivouac_stacks::{Keys, RenderRequest, Stack};
+use bivouac_stacks::{Access, Keys, RenderRequest, Stack};
 use ipnet::IpNet;
 
-use crate::ground::refuse_elsewhere;
+use crate::ground::{other_ground, refuse_elsewhere};
+use crate::ports::{Api, check_reachable};
 use crate::{ClusterState, Event, Ground, NodeImages, Reporter, StateDirectory};
 
 /// A cluster as it is wanted, and all that decides how it would be made.
@@ -41,13 +42,15 @@ pub struct Prepared {
     pub(crate) keys: Keys,
     pub(crate) addresses: Addresses,
     pub(crate) configs: BTreeMap<NodeName, NodeConfig>,
+    /// Whether nothing of the cluster is on the ground yet.
+    pub(crate) is_new: bool,
 }
 
 /// Decides what an `up` would do. Changes nothing.
 ///
 /// # Errors
-/// When the ground is unfit (everything unfit at once), another ground has a cluster of the name, the state cannot be read, or no
-/// addresses are free.
+/// When the ground is unfit (everything unfit at once), another ground has a cluster of the name or is where it was made, the state
+/// cannot be read, no addresses are free, or the API could not be reached.
 pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems> {
     let cluster = request.cluster;
     let recorded = request.state.read(cluster.name())?;
@@ -60,6 +63,15 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     let (survey, observed) = (survey?, observed?);
     Problems::check(survey.unmet())?;
     elsewhere?;
+    // On a ground of another kind this is told by `refuse_elsewhere`.
+    let here = recorded
+        .as_ref()
+        .filter(|state| state.applied.cluster.spec.provider == cluster.spec.provider);
+    Problems::check(
+        here.and_then(|state| other_ground(cluster.name(), state, &survey.facts))
+            .into_iter()
+            .collect(),
+    )?;
 
     // What was recorded counts only while something of it exists: a first `up` that made nothing may be tried with another file.
     let own = observed.iter().find(|observed| observed.name == *cluster.name());
@@ -70,6 +82,9 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     let render = RenderRequest { cluster, addresses: &addresses, facts: &survey.facts };
     let keys = request.stack.ensure_keys(keys, &render, SystemTime::now())?;
     let configs = request.stack.render(&render, &keys)?;
+    let Access::Kubernetes(access) = request.stack.access(&render, &keys)?;
+    let api = Api { node: &access.node, port: access.address.port() };
+    check_reachable(cluster, api, &survey.facts)?;
 
     let current = request.images.current()?;
     let image = known.map_or_else(|| current.clone(), |state| state.image.clone());
@@ -92,7 +107,8 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
             ..ClusterState::new(applied, survey.facts.clone(), image)
         },
     };
-    Ok(Prepared { plan, survey, state, keys, addresses, configs })
+    let is_new = own.is_none();
+    Ok(Prepared { plan, survey, state, keys, addresses, configs, is_new })
 }
 
 /// Networks that the cluster must not use: what the ground says, and what stopped clusters will want back.

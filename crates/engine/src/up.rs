@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{merge_access, reachable_kubeconfig, remember_access};
 use crate::follow::{follow_until_usable, up_interrupted};
+use crate::ground::refuse_other_ground;
 use crate::images::bring_image;
 use crate::kubeconfig::UserFile;
 use crate::ports::{Api, addresses_of_ground, published_ports};
@@ -78,7 +79,15 @@ pub async fn up(
 async fn forget_what_never_was(request: &PrepareRequest<'_>) {
     let cluster = request.cluster.name();
     let Ok(Some(recorded)) = request.state.read(cluster) else { return };
-    let Ok(observed) = request.provider.observe().await else { return };
+    // What this ground says tells nothing of a cluster that was made on another.
+    let settings = &recorded.applied.cluster.spec.provider;
+    let provider = request.provider.as_ref();
+    if *settings != request.cluster.spec.provider
+        || refuse_other_ground(cluster, provider, Some(&recorded)).await.is_err()
+    {
+        return;
+    }
+    let Ok(observed) = provider.observe().await else { return };
     if recorded.kubeconfig.is_none() && observed.iter().all(|other| other.name != *cluster) {
         // What cannot be removed is found by `down`.
         let _ = request.state.remove(cluster);
@@ -186,6 +195,11 @@ async fn make_nodes(
             Ok(node) => nodes.push(node),
             Err(problem) => problems.push(problem),
         }
+    }
+    if nodes.is_empty() && !problems.is_empty() && making.prepared.is_new {
+        // Else what was begun would look like a cluster whose nodes are lost. What it began with is what is told; what cannot be
+        // removed is found by `down`.
+        let _ = making.request.provider.destroy_cluster(making.request.cluster.name()).await;
     }
     if !nodes.is_empty()
         && let Some(first) = problems.first_mut()

@@ -439,3 +439,114 @@ async fn a_ground_that_does_not_answer_counts_only_where_the_cluster_was_made_on
     assert_eq!(refused.as_slice()[0].code, "engine.ground_silent");
     assert!(refused.to_string().contains("made on docker"), "{refused}");
 }
+
+/// Makes the ground another one of its kind, or the one that it was.
+async fn become_engine(fake: &Fake, identity: &str) {
+    let mut survey = fake.survey().await.unwrap();
+    survey.facts.identity = identity.to_owned();
+    survey.facts.place = format!("the engine at unix:///{identity}");
+    fake.set_survey(survey);
+}
+
+#[tokio::test]
+async fn a_cluster_that_was_made_on_another_engine_is_left_alone() {
+    let mut bench = Bench::new();
+    become_engine(&bench.fake, "one").await;
+    bench.up().await.unwrap();
+    // Another engine is selected, on which there is nothing.
+    let one = std::mem::replace(&mut bench.fake, Arc::new(Fake::new()));
+    become_engine(&bench.fake, "two").await;
+    let known = bench.state().read(bench.cluster.name()).unwrap();
+    // Not even where the user's kubeconfig knows nothing of it is the record forgotten.
+    for is_merged in [true, false] {
+        let mut known = known.clone().unwrap();
+        if !is_merged {
+            known.kubeconfig = None;
+            bench.state().write(&known).unwrap();
+        }
+        bench.fake.inject(None);
+        let refused = [
+            bench.up().await.map(drop).unwrap_err(),
+            bench.load(&["one"], &Reporter::silent()).await.map(drop).unwrap_err(),
+            bench.down().await.unwrap_err(),
+        ];
+        for problems in refused {
+            assert_eq!(problems.class(), Class::Usage);
+            assert_eq!(problems.as_slice()[0].code, "engine.other_ground");
+            assert_eq!(
+                problems.to_string(),
+                "cluster `demo` was made on the engine at unix:///one, and the engine at unix:///two is selected now"
+            );
+        }
+        let calls = bench.fake.calls();
+        assert!(calls.iter().all(|call| call == "survey" || call == "observe"), "{calls:?}");
+        assert_eq!(bench.state().read(bench.cluster.name()).unwrap(), Some(known));
+    }
+    bench.state().write(&known.unwrap()).unwrap();
+    bench.fake = one;
+    bench.assert_whole().await;
+    bench.down().await.unwrap();
+    bench.assert_gone().await;
+}
+
+#[tokio::test]
+async fn another_engine_does_not_free_a_name_for_a_ground_of_another_kind() {
+    let mut bench = Bench::new();
+    bench.up().await.unwrap();
+    let (engine, ground) = ground(cluster::Provider::Docker(DockerProvider::default()));
+    become_engine(&engine, "two").await;
+    let mut known = bench.state().read(bench.cluster.name()).unwrap().unwrap();
+    known.applied.cluster.spec.provider = ground.settings.clone();
+    known.facts.identity = "one".to_owned();
+    bench.state().write(&known).unwrap();
+    bench.grounds = vec![ground];
+    let refused = bench.up().await.unwrap_err();
+    assert_eq!(refused.as_slice()[0].code, "engine.other_ground");
+    assert_eq!(bench.state().read(bench.cluster.name()).unwrap(), Some(known));
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_say_its_engine_is_never_refused() {
+    let bench = Bench::new();
+    bench.up().await.unwrap();
+    become_engine(&bench.fake, "two").await;
+    bench.up().await.unwrap();
+    bench.down().await.unwrap();
+    bench.assert_gone().await;
+}
+
+#[tokio::test]
+async fn a_first_up_without_any_node_leaves_nothing_half_done() {
+    let mut bench = Bench::new();
+    bench.cluster.spec.nodes.pop();
+    // Calls 0 to 3 are the survey, the look, the image and the network.
+    for when in [When::Before, When::After] {
+        bench.fake.inject(Some(Injection { call: 4, when }));
+        let problems = bench.up().await.unwrap_err();
+        assert_eq!(problems.as_slice()[0].code, "provider.fake.injected");
+        assert!(problems.to_string().starts_with("ensure_node demo/"), "{problems}");
+        assert!(bench.fake.calls().contains(&"destroy_cluster demo".to_owned()));
+        bench.assert_gone().await;
+    }
+}
+
+#[tokio::test]
+async fn an_api_on_a_loopback_address_of_another_machine_is_refused() {
+    let mut bench = Bench::remote().await;
+    let mut survey = bench.fake.survey().await.unwrap();
+    survey.facts.remote = true;
+    bench.fake.set_survey(survey);
+    let port = cluster::Port {
+        host_port: 36_443,
+        port: 6443,
+        node: None,
+        host_ip: "127.0.0.1".parse().unwrap(),
+        protocol: cluster::Protocol::Tcp,
+    };
+    bench.cluster.spec.ports.push(port);
+    let refused = bench.up().await.unwrap_err();
+    assert_eq!(refused.as_slice()[0].code, "engine.unreachable_port");
+    bench.assert_gone().await;
+    bench.cluster.spec.ports[0].host_ip = "0.0.0.0".parse().unwrap();
+    bench.up().await.unwrap();
+}

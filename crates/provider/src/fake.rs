@@ -296,6 +296,9 @@ fn fit() -> Survey {
         open_files: 1 << 20,
         occupied: BTreeMap::new(),
         reaches_nodes: true,
+        identity: String::new(),
+        place: "memory".to_owned(),
+        remote: false,
     };
     let outcome = Outcome::Met("it is in memory".to_owned());
     Survey { facts, needs: vec![Need { name: "exist".to_owned(), outcome }] }

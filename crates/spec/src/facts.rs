@@ -39,6 +39,15 @@ pub struct Facts {
     pub occupied: BTreeMap<IpNet, String>,
     /// Whether the addresses of nodes can be reached from here. Where not, only published ports can.
     pub reaches_nodes: bool,
+    /// What tells this ground from others of its kind. Empty where there is no other, or none can be told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub identity: String,
+    /// Where it is, for people: `the engine at unix:///var/run/docker.sock`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
+    /// Whether it is another machine: a port on its loopback addresses is not reached from here.
+    #[serde(default)]
+    pub remote: bool,
 }
 
 /// Control groups version.

@@ -3,23 +3,24 @@
 use async_trait::async_trait;
 use bivouac_engine::{Archive, ContainerImages, Reporter};
 use bivouac_image::{Imported, Store, import_archive, import_docker_image};
+use bivouac_providers::docker::EngineEnvironment;
 use bivouac_spec::Problem;
 use camino::{Utf8Path, Utf8PathBuf};
 
-use super::{archive, problem_of, step_reporter};
+use super::{archive, engine, problem_of, step_reporter};
 use crate::args::Global;
 
 /// The container images that a user can name.
 pub struct Containers {
     store: Utf8PathBuf,
-    /// Where the engine is, if the user says so.
-    docker_host: Option<String>,
+    /// What says which engine is meant.
+    docker: EngineEnvironment,
 }
 
 impl Containers {
     /// Those that the options lead to.
     pub fn open(global: &Global) -> Self {
-        Self { store: global.store.clone(), docker_host: global.docker.host.clone() }
+        Self { store: global.store.clone(), docker: global.docker.clone() }
     }
 }
 
@@ -27,8 +28,8 @@ impl Containers {
 impl ContainerImages for Containers {
     async fn unpack(&self, images: &[String], reporter: &Reporter) -> Result<Vec<String>, Problem> {
         let store = Store::open(&self.store).map_err(|error| problem_of(&error))?;
-        let (asked, host, reporter) = (images.to_vec(), self.docker_host.clone(), reporter.clone());
-        let unpack = move || unpack(&store, &asked, host.as_deref(), reporter);
+        let (asked, docker, reporter) = (images.to_vec(), self.docker.clone(), reporter.clone());
+        let unpack = move || unpack(&store, &asked, &docker, reporter);
         let unpacked = tokio::task::spawn_blocking(unpack).await;
         unpacked.map_err(|error| Problem::from_error("cli.load", &error))?
     }
@@ -40,7 +41,8 @@ impl ContainerImages for Containers {
         } else if path.exists() {
             archive::of_file(path).await
         } else {
-            archive::of_engine(image, self.docker_host.as_deref()).await
+            let host = engine::local(image, &self.docker)?;
+            archive::of_engine(image, host.as_deref()).await
         };
         opened.map_err(|error| about(image, &error))
     }
@@ -49,7 +51,7 @@ impl ContainerImages for Containers {
 fn unpack(
     store: &Store,
     asked: &[String],
-    docker_host: Option<&str>,
+    docker: &EngineEnvironment,
     reporter: Reporter,
 ) -> Result<Vec<String>, Problem> {
     let (folder, on_event) = (store.containers(), step_reporter(reporter));
@@ -59,7 +61,8 @@ fn unpack(
         let imported = if path.exists() {
             import_archive(&folder, path, &on_event)
         } else {
-            import_docker_image(&folder, image, docker_host, &on_event)
+            let host = engine::local(image, docker)?;
+            import_docker_image(&folder, image, host.as_deref(), &on_event)
         };
         let imported: Vec<Imported> = imported.map_err(|error| about(image, &error))?;
         names.extend(imported.into_iter().map(|image| image.name));

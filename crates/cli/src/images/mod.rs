@@ -2,6 +2,7 @@
 
 mod archive;
 mod containers;
+mod engine;
 mod steps;
 
 use std::collections::BTreeMap;

@@ -32,6 +32,9 @@ impl World {
             open_files: 1_048_576,
             occupied: BTreeMap::new(),
             reaches_nodes: true,
+            identity: String::new(),
+            place: String::new(),
+            remote: false,
         };
         Self { facts, image: "image-1".to_owned(), applied: None, observed: None }
     }

@@ -12,7 +12,7 @@ use bollard::models::{
 };
 use camino::Utf8PathBuf;
 
-use super::names;
+use super::{furnish, names};
 
 /// Where the kernel's modules are, which some programs of a node look for.
 pub(super) const MODULES: &str = "/lib/modules";
@@ -74,6 +74,7 @@ impl Blueprint<'_> {
         let request = self.request;
         let mut labels = names::node_labels(self.provider, &request.cluster, &request.node);
         labels.insert(names::CONFIG.to_owned(), request.config.digest());
+        labels.insert(names::GROUND.to_owned(), furnish::digest(request));
         labels.insert(names::IMAGE.to_owned(), request.image.key.clone());
         labels.insert(names::ADDRESS.to_owned(), self.address.to_string());
         labels

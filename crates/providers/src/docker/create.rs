@@ -17,13 +17,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use super::container::{Binding, Blueprint, MODULES, Offer, port_name};
 use super::engine::Engine;
 use super::problem::{OrProblem as _, absent_is_success, failed, said, status, usage};
-use super::{daemon, furnish, image, names, network};
+use super::retry::{ATTEMPTS, given_up, next_offer};
+use super::{furnish, image, names, network};
 
 /// Devices that nodes want where the machine has them.
 const DEVICES: [&str; 3] = ["/dev/kmsg", "/dev/fuse", "/dev/net/tun"];
-
-/// How often a node is tried with another port, or with less, before it is given up.
-pub(super) const ATTEMPTS: usize = 6;
 
 /// A node that is being made.
 pub(super) struct Making<'a> {
@@ -46,7 +44,7 @@ impl Making<'_> {
             })?;
         let name = names::node(cluster, node);
         let before = self.existing(&name).await?;
-        if before.as_ref().is_some_and(runs) {
+        if self.wake(before.as_ref(), &name).await? {
             return Ok(());
         }
         if network::find(self.engine, cluster).await?.is_none() {
@@ -83,6 +81,21 @@ impl Making<'_> {
             Some(labels) if !self.is_ours(labels) => Err(self.strange("container", name)),
             _ => Ok(found),
         }
+    }
+
+    /// Whether the container runs, which one that was paused does again.
+    pub(super) async fn wake(
+        &self,
+        container: Option<&ContainerInspectResponse>,
+        name: &str,
+    ) -> Result<bool, Problem> {
+        let state = container.and_then(|container| container.state.as_ref());
+        if state.and_then(|state| state.paused) == Some(true) {
+            let woken = self.engine.docker.unpause_container(name).await;
+            woken.or_problem("unpause", format_args!("container {name} cannot be unpaused"))?;
+            return Ok(true);
+        }
+        Ok(state.and_then(|state| state.running) == Some(true))
     }
 
     fn is_ours(&self, labels: Option<&std::collections::HashMap<String, String>>) -> bool {
@@ -142,10 +155,10 @@ impl Making<'_> {
         let mut offer = offer(self.engine, &request.image.shared_images)?;
         let mut tried = BTreeSet::new();
         let mut has_image = false;
+        let mut bindings = self.bindings(before, &mut tried)?;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let bindings = self.bindings(before, &mut tried)?;
             let blueprint = Blueprint {
                 provider: self.provider,
                 request,
@@ -158,29 +171,29 @@ impl Making<'_> {
                 return Ok(());
             };
             let text = said(&error);
-            let chosen = self.request.ports.iter().any(|port| port.host_port.is_none());
-            if attempts == ATTEMPTS {
-                // Told below.
-            } else if status(&error) == Some(404) && text.contains("image") && !has_image {
+            if status(&error) == Some(404) && text.contains("image") && !has_image {
                 // Somebody removed it since it was brought.
                 image::ensure(self.engine, &wanted, &|_| ()).await?;
                 has_image = true;
                 continue;
-            } else if text.contains(MODULES) && offer.modules {
-                offer.modules = false;
-                continue;
-            } else if lacks_rights(text) && offer.privileged {
-                offer.privileged = false;
-                continue;
-            } else if is_port_taken(text) && chosen {
+            }
+            let next = next_offer(text, &offer, request).filter(|_| attempts < ATTEMPTS);
+            if let Some(next) = next {
+                // With nothing less, it is the ports that must change.
+                if next == offer {
+                    bindings = self.bindings(before, &mut tried)?;
+                }
+                offer = next;
                 continue;
             }
-            let code = if is_port_taken(text) { "port_taken" } else { "start" };
             let message = format_args!(
                 "node {} of cluster {} cannot be started",
                 request.node, request.cluster
             );
-            return Err(error).or_problem(code, message);
+            let text = text.to_owned();
+            return Err(error)
+                .or_problem("start", message)
+                .map_err(|problem| given_up(&text, problem));
         }
     }
 
@@ -194,11 +207,11 @@ impl Making<'_> {
         self.remove_container(name).await?;
         let named = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
         let mut body = blueprint.render();
-        if let (false, Some(pid), Some(host)) =
+        if let (false, Some(daemon), Some(host)) =
             (blueprint.offer.privileged, self.engine.local, &mut body.host_config)
         {
             // Podman asks for more than an engine without all rights can give.
-            host.ulimits = Some(daemon::limits(pid));
+            host.ulimits = daemon.limits();
         }
         let made = docker.create_container(Some(named), body).await?;
         let root = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
@@ -235,10 +248,6 @@ struct Volume {
     is_new: bool,
 }
 
-pub(super) fn runs(container: &ContainerInspectResponse) -> bool {
-    container.state.as_ref().and_then(|state| state.running) == Some(true)
-}
-
 /// The host port that a container was made with.
 fn known_port(container: &ContainerInspectResponse, port: &str) -> Option<u16> {
     let bindings = container.host_config.as_ref()?.port_bindings.as_ref()?;
@@ -260,7 +269,7 @@ fn free_port(tried: &mut BTreeSet<u16>) -> Result<u16, Problem> {
 
 /// What the engine can give, as far as it can be told. What it turns out not to have is left out in the next attempt.
 pub(super) fn offer(engine: &Engine, shared_images: &Utf8Path) -> Result<Offer, Problem> {
-    let Some(pid) = engine.local else {
+    let Some(daemon) = engine.local else {
         let devices = vec![DEVICES[0].to_owned()];
         return Ok(Offer { privileged: true, devices, modules: true, shared_images: None });
     };
@@ -268,20 +277,11 @@ pub(super) fn offer(engine: &Engine, shared_images: &Utf8Path) -> Result<Offer, 
         .or_problem("folder", format_args!("the folder {shared_images} cannot be made"))?;
     let devices = DEVICES.iter().filter(|path| Utf8Path::new(path).exists());
     Ok(Offer {
-        privileged: daemon::raises_limits(pid),
+        privileged: daemon.raises_limits(),
         devices: devices.map(ToString::to_string).collect(),
         modules: Utf8Path::new(MODULES).exists(),
         shared_images: Some(Utf8PathBuf::from(shared_images)),
     })
-}
-
-/// runc 1.1: `unable to apply caps: operation not permitted`.
-pub(super) fn lacks_rights(said: &str) -> bool {
-    said.contains("unable to apply caps") || said.contains("can't apply capabilities")
-}
-
-pub(super) fn is_port_taken(said: &str) -> bool {
-    said.contains("port is already allocated") || said.contains("address already in use")
 }
 
 #[cfg(test)]
@@ -295,13 +295,5 @@ mod tests {
             let port = free_port(&mut tried).unwrap();
             assert!(port > 0 && tried.len() == count);
         }
-    }
-
-    #[test]
-    fn what_engines_say_is_understood() {
-        let caps = "OCI runtime create failed: container_linux.go:380: unable to apply caps: operation not permitted";
-        assert!(lacks_rights(caps) && !is_port_taken(caps));
-        let port = "Bind for 127.0.0.1:80 failed: port is already allocated";
-        assert!(is_port_taken(port) && !lacks_rights(port));
     }
 }

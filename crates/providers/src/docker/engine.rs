@@ -2,16 +2,19 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bivouac_spec::Problem;
+use bollard::errors::Error;
+use bollard::models::SystemInfo;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use camino::Utf8Path;
+use tokio::sync::OnceCell;
 
 use super::EngineEnvironment;
-use super::problem::{OrProblem as _, unfit, usage};
+use super::daemon::Daemon;
+use super::problem::{OrProblem as _, status, unfit, usage};
 use super::select::{Endpoint, Origin, Selected, select};
 
 /// How long an engine may take to answer, in seconds.
@@ -27,8 +30,10 @@ pub(super) struct Engine {
     pub(super) docker: Docker,
     /// Where it listens.
     pub(super) endpoint: Endpoint,
-    /// Its process, where it runs on this machine and sees the same files.
-    pub(super) local: Option<u32>,
+    /// What is known of it besides, where it runs on this machine and sees the same files.
+    pub(super) local: Option<Daemon>,
+    /// What it says of itself, once it was asked.
+    info: OnceCell<SystemInfo>,
 }
 
 impl Engine {
@@ -41,7 +46,7 @@ impl Engine {
         environment: &EngineEnvironment,
     ) -> Result<Self, Problem> {
         let selected = select(context, environment)?;
-        let local = match &selected.endpoint {
+        let peer = match &selected.endpoint {
             Endpoint::Unix(path) => try_socket(path, &selected)?,
             Endpoint::Tcp(..) | Endpoint::Ssh(_) => None,
         };
@@ -51,11 +56,32 @@ impl Engine {
             Some(version) => pinned(docker, version)?,
             None => docker,
         };
-        if !matches!(selected.endpoint, Endpoint::Unix(_)) {
+        let is_socket = matches!(selected.endpoint, Endpoint::Unix(_));
+        if !is_socket {
             let first = docker.clone().with_timeout(FIRST_PATIENCE);
             first.ping().await.map_err(|error| no_engine(&selected).because(&error))?;
         }
-        Ok(Self { docker, endpoint: selected.endpoint, local })
+        let endpoint = selected.endpoint;
+        let mut engine = Self { docker, endpoint, local: None, info: OnceCell::new() };
+        if is_socket {
+            let is_here = match engine.info().await {
+                Ok(info) => is_here(info),
+                // One that keeps this to itself may be anywhere.
+                Err(error) if status(&error).is_some() => false,
+                Err(error) => {
+                    let message =
+                        format!("the container engine at {} cannot be asked", engine.endpoint);
+                    return Err(error).or_problem("survey", message);
+                }
+            };
+            engine.local = is_here.then(|| Daemon::of(peer));
+        }
+        Ok(engine)
+    }
+
+    /// What it says of itself. It is asked once: it takes its time to answer, and tells what stays.
+    pub(super) async fn info(&self) -> Result<&SystemInfo, Error> {
+        self.info.get_or_try_init(|| self.docker.info()).await
     }
 
     /// Whether it listens on a socket of this machine, and so publishes ports on it.
@@ -80,13 +106,12 @@ impl Engine {
         };
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let message = format!("{bare}, the host of the engine, has no address");
-        let mut found = (bare, 0).to_socket_addrs().or_problem("host", &message)?;
-        let first = found.next().ok_or_else(|| unfit("host", &message))?;
-        Ok(first.ip())
+        let found = (bare, 0).to_socket_addrs().or_problem("host", &message)?;
+        preferred(found.map(|address| address.ip())).ok_or_else(|| unfit("host", &message))
     }
 }
 
-fn client(endpoint: &Endpoint) -> Result<Docker, bollard::errors::Error> {
+fn client(endpoint: &Endpoint) -> Result<Docker, Error> {
     // bollard asks the version for its paths and then leaves it out of them: every engine answers in the newest that it knows.
     let version = API_DEFAULT_VERSION;
     match endpoint {
@@ -122,23 +147,38 @@ fn pinned(docker: Docker, version: &str) -> Result<Docker, Problem> {
     }))
 }
 
-/// Connects once, because the client tells little of what is wrong with a socket. Gives the engine's process, if it sees the same
-/// files as this one.
+/// Of the addresses of a host, one of IPv4: ports are published on these.
+fn preferred(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
+    addresses.min_by_key(IpAddr::is_ipv6)
+}
+
+/// Connects once, because the client tells little of what is wrong with a socket. Gives the process that listens.
 fn try_socket(path: &Utf8Path, selected: &Selected) -> Result<Option<u32>, Problem> {
     let stream = UnixStream::connect(path).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => no_permission(path).because(&error),
         _ => no_engine(selected).because(&error),
     })?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).ok();
-    let pid = peer.and_then(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()).ok());
-    Ok(pid.filter(|pid| shares_files(*pid)))
+    Ok(peer.and_then(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()).ok()))
 }
 
-/// Whether a process has the same root folder as this one. One that cannot be asked counts as a stranger.
-fn shares_files(pid: u32) -> bool {
-    let root = |path: &str| std::fs::metadata(path).map(|it| (it.dev(), it.ino())).ok();
-    let own = root("/");
-    own.is_some() && root(&format!("/proc/{pid}/root/")) == own
+/// Whether an engine behind a socket is on this machine. Behind the socket may be a tunnel to another, or a container of this one.
+fn is_here(info: &SystemInfo) -> bool {
+    let own = rustix::system::uname();
+    let says = |said: &Option<String>, own: &std::ffi::CStr| {
+        said.as_deref().is_some_and(|said| said.as_bytes() == own.to_bytes())
+    };
+    says(&info.name, own.nodename())
+        && says(&info.kernel_version, own.release())
+        && info.docker_root_dir.as_ref().is_some_and(|path| may_exist(path.as_ref()))
+}
+
+/// Whether there is such a file, as far as an ordinary user can tell.
+fn may_exist(path: &Utf8Path) -> bool {
+    match std::fs::metadata(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
 }
 
 fn no_permission(path: &Utf8Path) -> Problem {
@@ -164,5 +204,35 @@ fn no_engine(selected: &Selected) -> Problem {
             unfit("no_engine", message)
                 .help("install Docker and start it, or name an engine with `DOCKER_HOST`")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_here_if_all_that_it_says_is_true_here() {
+        let own = rustix::system::uname();
+        let here = SystemInfo {
+            name: Some(own.nodename().to_str().unwrap().to_owned()),
+            kernel_version: Some(own.release().to_str().unwrap().to_owned()),
+            docker_root_dir: Some("/var".to_owned()),
+            ..SystemInfo::default()
+        };
+        assert!(is_here(&here));
+        let other = || Some("/other".to_owned());
+        assert!(!is_here(&SystemInfo { name: other(), ..here.clone() }));
+        assert!(!is_here(&SystemInfo { kernel_version: other(), ..here.clone() }));
+        assert!(!is_here(&SystemInfo { docker_root_dir: other(), ..here }));
+    }
+
+    #[test]
+    fn ports_are_asked_for_where_they_are_bound() {
+        let ips = |texts: &[&str]| texts.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<_>>();
+        let prefer = |texts: &[&str]| preferred(ips(texts).into_iter()).map(|ip| ip.to_string());
+        assert_eq!(prefer(&["::1", "127.0.0.1", "127.0.0.2"]).unwrap(), "127.0.0.1");
+        assert_eq!(prefer(&["::1"]).unwrap(), "::1");
+        assert_eq!(prefer(&[]), None);
     }
 }

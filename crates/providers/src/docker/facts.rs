@@ -7,12 +7,12 @@ use bivouac_spec::facts::{CgroupVersion, Facts};
 use bivouac_spec::quantity::Bytes;
 use bivouac_sys::filesystem::space;
 use bivouac_sys::netlink::Link;
-use bollard::models::{Network, SystemInfo, SystemInfoCgroupVersionEnum};
+use bollard::models::{Network, SystemInfo, SystemInfoCgroupVersionEnum, SystemVersion};
 use bollard::query_parameters::ListNetworksOptions;
 use camino::Utf8Path;
 use ipnet::IpNet;
 
-use super::daemon;
+use super::daemon::Daemon;
 use super::engine::Engine;
 use super::names;
 use super::problem::OrProblem as _;
@@ -23,14 +23,17 @@ const OPEN_FILES: u64 = 1_048_576;
 /// All facts, from what the engine says of itself. Of an engine elsewhere not all can be told: what is missing is told when a node
 /// cannot start for it.
 pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, Problem> {
-    let networks = engine
-        .docker
-        .list_networks(None::<ListNetworksOptions>)
-        .await
-        .or_problem("networks", "the networks of the container engine cannot be listed")?;
+    let (networks, version) = futures::join!(
+        engine.docker.list_networks(None::<ListNetworksOptions>),
+        engine.docker.version()
+    );
+    let networks =
+        networks.or_problem("networks", "the networks of the container engine cannot be listed")?;
+    let version = version.or_problem("survey", "the container engine cannot be asked")?;
     let root = info.docker_root_dir.as_deref().map(Utf8Path::new);
     let free = root.filter(|_| engine.local.is_some()).and_then(|root| space(root).ok());
-    let raises_limits = engine.local.is_none_or(daemon::raises_limits) && !is_rootless(info);
+    let raises_limits = engine.local.is_none_or(Daemon::raises_limits) && !is_rootless(info);
+    let open_files = engine.local.and_then(|daemon| daemon.open_files(raises_limits));
     Ok(Facts {
         kernel: info.kernel_version.clone().unwrap_or_default(),
         architecture: architecture(info.architecture.as_deref().unwrap_or_default()).to_owned(),
@@ -44,10 +47,27 @@ pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, P
         raises_limits,
         shares_kernel: true,
         shares_images: engine.local.is_some(),
-        open_files: engine.local.map_or(OPEN_FILES, |pid| daemon::open_files(pid, raises_limits)),
+        open_files: open_files.unwrap_or(OPEN_FILES),
         occupied: occupied(engine, &networks)?,
         reaches_nodes: false,
+        identity: identity(info, is_podman(&version)),
+        place: format!("the engine at {}", engine.endpoint),
+        remote: !engine.is_socket() && engine.host().is_ok_and(|host| !host.is_loopback()),
     })
+}
+
+/// What tells an engine from others. The folder is part of it: before version 25 the id is that of the machine.
+fn identity(info: &SystemInfo, is_podman: bool) -> String {
+    // Podman says another id each time.
+    let id = info.id.as_deref().filter(|id| !is_podman && !id.is_empty());
+    let id = id.or(info.name.as_deref()).unwrap_or_default();
+    let parts = [id, info.docker_root_dir.as_deref().unwrap_or_default()];
+    parts.join(" ").trim().to_owned()
+}
+
+fn is_podman(version: &SystemVersion) -> bool {
+    let components = version.components.iter().flatten();
+    components.into_iter().any(|part| part.name.to_lowercase().contains("podman"))
 }
 
 /// Whether the engine is run by an ordinary user.
@@ -110,6 +130,21 @@ fn bridge(network: &Network) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_is_told_from_others() {
+        let mut info = SystemInfo {
+            id: Some("A:B".to_owned()),
+            name: Some("host".to_owned()),
+            docker_root_dir: Some("/data".to_owned()),
+            ..SystemInfo::default()
+        };
+        assert_eq!(identity(&info, false), "A:B /data");
+        assert_eq!(identity(&info, true), "host /data");
+        info.id = None;
+        assert_eq!(identity(&info, false), "host /data");
+        assert_eq!(identity(&SystemInfo::default(), false), "");
+    }
 
     #[test]
     fn a_network_is_told_by_its_owner() {

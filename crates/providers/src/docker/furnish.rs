@@ -5,6 +5,7 @@ use std::io;
 use bivouac_provider::NodeRequest;
 use bivouac_spec::Problem;
 use bivouac_spec::node::{Ground, Route, paths};
+use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use super::problem::{OrProblem as _, failed};
@@ -22,6 +23,12 @@ pub(super) fn ground(request: &NodeRequest, machine_id: &str) -> Ground {
         routes: routes.collect(),
         resolver: request.addresses.nodes.get(&request.node).map(|node| node.address),
     }
+}
+
+/// The digest of what the ground leaves to the agent. The machine id, which stays with the node, does not count.
+pub(super) fn digest(request: &NodeRequest) -> String {
+    let text = serde_json::to_vec(&ground(request, "")).expect("a ground has string keys only");
+    format!("sha256:{}", hex::encode(Sha256::digest(text)))
 }
 
 /// An archive with both documents. Only root may read them: they hold keys.
@@ -64,6 +71,15 @@ mod tests {
     #[test]
     fn the_agent_learns_of_its_ground() {
         insta::assert_json_snapshot!(ground(&samples::node(), "0123456789abcdef0123456789abcdef"));
+    }
+
+    #[test]
+    fn another_ground_has_another_digest() {
+        let mut request = samples::node();
+        let before = digest(&request);
+        assert_eq!(digest(&request), before);
+        request.addresses = crate::samples::addresses(2);
+        assert_ne!(digest(&request), before);
     }
 
     #[test]

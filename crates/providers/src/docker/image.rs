@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::archive::Recipe;
 use super::engine::Engine;
 use super::facts::architecture;
-use super::problem::{OrProblem as _, absent_is_success, failed};
+use super::problem::{OrProblem as _, absent_is_success, failed, timed_out};
 use super::{blocking, names};
 
 /// How long an engine may take to unpack an image.
@@ -70,7 +70,7 @@ pub(super) async fn ensure(
     if exists(engine, &tag).await? {
         return Ok(tag);
     }
-    let info = engine.docker.info().await;
+    let info = engine.info().await;
     let info = info.or_problem("image", "the container engine does not say what it runs on")?;
     let architecture = architecture(info.architecture.as_deref().unwrap_or_default()).to_owned();
     let recipe = Recipe { tag, agent_digest, request: request.clone(), architecture };
@@ -100,7 +100,7 @@ async fn lock(request: &ImageRequest) -> Result<Option<File>, Problem> {
         Ok(locked) => locked.or_problem("image", &message)?,
         Err(_) => {
             let message = "another command has been loading the node image for 20 minutes";
-            return Err(failed("lock", message).help("end it, then run the command again"));
+            return Err(timed_out("lock", message).help("end it, then run the command again"));
         }
     }
     Ok(Some(file))
@@ -178,7 +178,12 @@ async fn check(engine: &Engine, tag: &str, diff_ids: &[String]) -> Result<(), Pr
     }
     let mut problem = failed("image", message);
     problem.causes.push("the engine has other layers than were sent".to_owned());
-    Err(problem.help(format!("remove it with `docker image rm {tag}`, then run the command again")))
+    // Or the next command would take it for the right one.
+    let removed = engine.docker.remove_image(tag, None::<RemoveImageOptions>, None).await;
+    Err(problem.help(match removed {
+        Ok(_) => "run the command again".to_owned(),
+        Err(_) => format!("remove it with `docker image rm {tag}`, then run the command again"),
+    }))
 }
 
 /// Removes images of ours from which nothing is made any more. What cannot be removed now is left for the next time.

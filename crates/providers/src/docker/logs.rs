@@ -13,8 +13,10 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio::io::duplex;
 use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::exec::Room;
+use super::node::Reading;
 use super::problem::{OrProblem as _, status, usage};
 
 /// The agent's own log.
@@ -32,7 +34,8 @@ pub(super) async fn of_stopped(room: &Room, request: &LogRequest) -> Result<Read
     let known = names(room).await?;
     if known.iter().any(|name| name == wanted) {
         let file = format!("{}/{wanted}.log", paths::LOGS);
-        return Ok(first_file(archive(room, &file), request.tail));
+        let message = format!("the log of `{wanted}` of node {} cannot be read", room.node);
+        return Ok(first_file(archive(room, &file), request.tail, message));
     }
     if request.service.is_none() || wanted == CONSOLE {
         return Ok(console(room, request.tail));
@@ -81,11 +84,12 @@ async fn names(room: &Room) -> Result<Vec<String>, Problem> {
 fn first_file(
     stream: impl Stream<Item = Result<Bytes, Error>> + Send + 'static,
     tail: Option<usize>,
+    message: String,
 ) -> Reader {
     let (reader, writer) = duplex(BUFFER);
     let input = SyncIoBridge::new(StreamReader::new(Box::pin(stream.map_err(io::Error::other))));
     let mut output = SyncIoBridge::new(writer);
-    tokio::task::spawn_blocking(move || -> io::Result<()> {
+    let copy = move || -> io::Result<()> {
         let mut archive = tar::Archive::new(input);
         if let Some(entry) = archive.entries()?.next() {
             match tail {
@@ -96,8 +100,10 @@ fn first_file(
             }
         }
         output.shutdown()
-    });
-    Box::new(reader)
+    };
+    // Ends, too, when nobody reads any more.
+    let end = tokio::task::spawn_blocking(move || copy().or_problem("logs", message).map(|()| 0));
+    Box::new(Reading { output: Box::new(reader), end: Some(AbortOnDropHandle::new(end)) })
 }
 
 fn last_lines(content: impl Read, count: usize) -> io::Result<VecDeque<Vec<u8>>> {
@@ -130,6 +136,21 @@ fn console(room: &Room, tail: Option<usize>) -> Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test]
+    async fn a_log_that_breaks_off_is_an_error() {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_cksum();
+        let start = Bytes::copy_from_slice(header.as_bytes());
+        let broken = Error::IOError { err: io::ErrorKind::ConnectionReset.into() };
+        let pieces = [Ok(start), Ok(Bytes::from_static(b"ab")), Err(broken)];
+        let mut log = first_file(futures::stream::iter(pieces), None, "no log".to_owned());
+        let mut text = String::new();
+        let error = log.read_to_string(&mut text).await.unwrap_err();
+        assert!(error.to_string().contains("no log"), "{error}");
+    }
 
     #[test]
     fn the_end_of_a_log() {

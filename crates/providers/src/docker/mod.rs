@@ -29,6 +29,7 @@ mod node;
 mod observe;
 mod problem;
 mod remove;
+mod retry;
 #[cfg(test)]
 mod samples;
 mod select;

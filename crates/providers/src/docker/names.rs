@@ -13,6 +13,9 @@ pub(super) const NODE: &str = "dev.bivouac.node";
 /// The digest of the config of a container.
 pub(super) const CONFIG: &str = "dev.bivouac.config";
 
+/// The digest of what the agent of a container is told of its ground.
+pub(super) const GROUND: &str = "dev.bivouac.ground";
+
 /// The key of the node image of a container, or of an image.
 pub(super) const IMAGE: &str = "dev.bivouac.image";
 

@@ -13,7 +13,7 @@ use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptions, Li
 
 use super::engine::Engine;
 use super::names;
-use super::problem::{OrProblem as _, absent_is_success, status, unfit, usage};
+use super::problem::{OrProblem as _, absent_is_success, port_taken, status, unfit, usage};
 
 /// Makes the network, unless it is there.
 pub(super) async fn ensure(
@@ -165,12 +165,12 @@ fn check_ports(
         if let Some(holder) = holder {
             let name = holder.names.iter().flatten().next().map_or("?", |name| name.as_str());
             let holder = format!("container {}", name.trim_start_matches('/'));
-            return Err(port_taken(port, number, &holder));
+            return Err(taken_by(port, number, &holder));
         }
         if engine.local.is_some()
             && let Err(error) = try_bind(port, number)
         {
-            return Err(port_taken(port, number, "a program of the host").because(&error));
+            return Err(not_bound(&request.cluster, port, number, &error));
         }
     }
     Ok(())
@@ -214,12 +214,31 @@ fn try_bind(port: &PublishedPort, number: u16) -> std::io::Result<()> {
     })
 }
 
-fn port_taken(port: &PublishedPort, number: u16, holder: &str) -> Problem {
+fn not_bound(
+    cluster: &ClusterName,
+    port: &PublishedPort,
+    number: u16,
+    error: &std::io::Error,
+) -> Problem {
+    match port.host_ip {
+        Some(ip) if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+            let protocol = port.protocol.name();
+            let message = format!(
+                "cluster {cluster} cannot publish {protocol} port {number}: the host has no address {ip}"
+            );
+            unfit("no_host_address", message).help(
+                "write an address of the host as `hostIP` in the cluster file, or 0.0.0.0 for all of them",
+            )
+        }
+        _ => taken_by(port, number, "a program of the host").because(error),
+    }
+}
+
+fn taken_by(port: &PublishedPort, number: u16, holder: &str) -> Problem {
     let (node, protocol) = (&port.node, port.protocol.name());
-    let message = format!(
+    port_taken(format_args!(
         "{protocol} port {number} of the host, which node {node} is to have, is taken by {holder}"
-    );
-    unfit("port_taken", message).help("choose another `hostPort` in `spec.ports`, or free it")
+    ))
 }
 
 #[cfg(test)]
@@ -278,6 +297,11 @@ mod tests {
     fn a_port_in_use_is_seen() {
         let held = TcpListener::bind("127.0.0.1:0").unwrap();
         let number = held.local_addr().unwrap().port();
-        assert!(try_bind(&port("127.0.0.1"), number).is_err());
+        let problem = |ip: &str| {
+            let error = try_bind(&port(ip), number).unwrap_err();
+            not_bound(&"demo".parse().unwrap(), &port(ip), number, &error)
+        };
+        assert_eq!(problem("127.0.0.1").code, "provider.docker.port_taken");
+        assert_eq!(problem("192.0.2.1").code, "provider.docker.no_host_address");
     }
 }

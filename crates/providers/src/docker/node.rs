@@ -193,9 +193,9 @@ pub(super) async fn ended(end: AbortOnDropHandle<Result<i32, Problem>>) -> Resul
 }
 
 /// What a command reads for us. What it could not read to its end is an error, not a short file.
-struct Reading {
-    output: Reader,
-    end: Option<AbortOnDropHandle<Result<i32, Problem>>>,
+pub(super) struct Reading {
+    pub(super) output: Reader,
+    pub(super) end: Option<AbortOnDropHandle<Result<i32, Problem>>>,
 }
 
 impl AsyncRead for Reading {

@@ -145,9 +145,8 @@ fn node_from(
 fn state(container: &ContainerSummary) -> ObservedState {
     use ContainerSummaryStateEnum as State;
     match container.state {
-        Some(State::RUNNING | State::PAUSED | State::RESTARTING | State::STOPPING) => {
-            ObservedState::Running
-        }
+        Some(State::RUNNING | State::RESTARTING | State::STOPPING) => ObservedState::Running,
+        // One that is paused does nothing until it is started again, like any that is stopped.
         Some(State::REMOVING | State::DEAD) => ObservedState::Broken,
         _ => ObservedState::Stopped,
     }
@@ -182,5 +181,8 @@ mod tests {
         let seen = clusters_of(&found, &HashMap::from([("1".to_owned(), 7)]));
         assert_eq!(seen[0].nodes[&node].state, ObservedState::Running);
         assert_eq!(seen[0].nodes[&node].pid, Some(7));
+        found.containers[0].state = Some(ContainerSummaryStateEnum::PAUSED);
+        let seen = clusters_of(&found, &HashMap::new());
+        assert_eq!(seen[0].nodes[&node].state, ObservedState::Stopped);
     }
 }

@@ -42,6 +42,16 @@ pub(super) fn failed(code: &str, message: impl Display) -> Problem {
     Problem::failed(format!("provider.docker.{code}"), message.to_string())
 }
 
+/// A deadline that passed, with the code `provider.docker.CODE`.
+pub(super) fn timed_out(code: &str, message: impl Display) -> Problem {
+    Problem::new(Class::TimedOut, format!("provider.docker.{code}"), message.to_string())
+}
+
+/// A port of the host that somebody else has.
+pub(super) fn port_taken(message: impl Display) -> Problem {
+    unfit("port_taken", message).help("choose another `hostPort` in `spec.ports`, or free it")
+}
+
 /// Something that the ground lacks, with the code `provider.docker.CODE`.
 pub(super) fn unfit(code: &str, message: impl Display) -> Problem {
     Problem::new(Class::Unfit, format!("provider.docker.{code}"), message.to_string())
@@ -57,8 +67,7 @@ fn explain(code: &str, message: impl Display, error: &Error) -> Problem {
         Error::DockerResponseServerError { message: said, .. }
         | Error::DockerStreamError { error: said } => answered(code, message, said),
         Error::RequestTimeoutError => {
-            let mut problem = failed("timeout", message);
-            problem.class = Class::TimedOut;
+            let mut problem = timed_out("timeout", message);
             problem.causes.push("the engine did not answer in time".to_owned());
             problem.help("look at the engine's own log, then run the command again")
         }

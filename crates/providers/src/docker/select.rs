@@ -74,7 +74,7 @@ pub(super) fn select(
     }
     if let Some(host) = &environment.host {
         let tls = environment.tls_verify.then(|| certificates(environment));
-        let endpoint = parse_endpoint(host, tls).ok_or_else(|| bad_host(host, "`DOCKER_HOST`"))?;
+        let endpoint = parse_endpoint(host, tls, "`DOCKER_HOST`")?;
         return Ok(Selected { endpoint, origin: Origin::Environment });
     }
     match environment.context.clone().or_else(|| current_context(environment)) {
@@ -97,21 +97,29 @@ fn usual(environment: &EngineEnvironment) -> Selected {
     Selected { endpoint: Endpoint::Unix(found), origin: Origin::Usual(places) }
 }
 
-fn parse_endpoint(host: &str, tls: Option<Utf8PathBuf>) -> Option<Endpoint> {
-    let (scheme, rest) = host.split_once("://")?;
+fn parse_endpoint(host: &str, tls: Option<Utf8PathBuf>, whose: &str) -> Result<Endpoint, Problem> {
+    let (scheme, rest) = host.split_once("://").unwrap_or_default();
     let rest = rest.trim_end_matches('/');
     match scheme {
-        "unix" if rest.starts_with('/') => Some(Endpoint::Unix(rest.into())),
+        "unix" if rest.starts_with('/') => Ok(Endpoint::Unix(rest.into())),
+        "https" if tls.is_none() => Err(no_certificates(host, whose)),
         "tcp" | "http" | "https" if !rest.is_empty() => {
             let port = if tls.is_some() { 2376 } else { 2375 };
             // An address in brackets has colons of its own.
             let has_port = rest.rsplit(']').next().is_some_and(|end| end.contains(':'));
             let address = if has_port { rest.to_owned() } else { format!("{rest}:{port}") };
-            Some(Endpoint::Tcp(address, tls))
+            Ok(Endpoint::Tcp(address, tls))
         }
-        "ssh" if !rest.is_empty() => Some(Endpoint::Ssh(host.trim_end_matches('/').to_owned())),
-        _ => None,
+        "ssh" if !rest.is_empty() => Ok(Endpoint::Ssh(host.trim_end_matches('/').to_owned())),
+        _ => Err(bad_host(host, whose)),
     }
+}
+
+fn no_certificates(host: &str, whose: &str) -> Problem {
+    let message = format!("`{host}`, the address of {whose}, wants certificates, and none are set");
+    usage("no_certificates", message).help(
+        "set `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`, or add them with `docker context update`",
+    )
 }
 
 fn bad_host(host: &str, whose: &str) -> Problem {
@@ -181,8 +189,7 @@ fn of_context(name: &str, environment: &EngineEnvironment) -> Result<Selected, P
         return Err(unfit("unverified", message)
             .help(format!("add its certificate with `docker context update {name}`")));
     }
-    let endpoint = parse_endpoint(&docker.host, tls)
-        .ok_or_else(|| bad_host(&docker.host, &format!("context `{name}`")))?;
+    let endpoint = parse_endpoint(&docker.host, tls, &format!("context `{name}`"))?;
     Ok(Selected { endpoint, origin: Origin::Context(name.to_owned()) })
 }
 
@@ -271,6 +278,7 @@ mod tests {
             ("http://10.0.0.1/", "tcp://10.0.0.1:2375"),
             ("unix://x", "provider.docker.bad_host"),
             ("lab", "provider.docker.bad_host"),
+            ("https://lab", "provider.docker.no_certificates"),
             ("npipe:////./pipe", "provider.docker.bad_host"),
         ] {
             let environment =

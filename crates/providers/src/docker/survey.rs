@@ -21,16 +21,16 @@ const OPEN_FILES: u64 = 4096;
 /// Facts and needs.
 pub(super) async fn survey(engine: &Engine) -> Result<Survey, Problem> {
     let message = || format!("the container engine at {} cannot be asked", engine.endpoint);
-    let (version, info) = futures::join!(engine.docker.version(), engine.docker.info());
+    let (version, info) = futures::join!(engine.docker.version(), engine.info());
     let version = version.or_problem("survey", message())?;
     let info = info.or_problem("survey", message())?;
-    let facts = facts(engine, &info).await?;
+    let facts = facts(engine, info).await?;
     let mut needs = vec![
         met("talk to a container engine", described(engine, &version)),
         need("speak an API that knows private control groups", new_enough(&version)),
-        need("run Linux containers", is_linux(&info)),
+        need("run Linux containers", is_linux(info)),
         cgroups(&facts),
-        rights(&info),
+        rights(info),
         limits(&facts),
     ];
     if engine.local.is_some() {

@@ -21,7 +21,7 @@ use crate::ground::{Ground, provider};
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 10] = [
+pub(crate) const ALL: [(&str, Case); 11] = [
     ("conforms", || Box::pin(conforms())),
     ("nothing_is_left", || Box::pin(nothing_is_left())),
     ("an_engine_that_is_not_there_is_told", || Box::pin(no_engine())),
@@ -30,6 +30,7 @@ pub(crate) const ALL: [(&str, Case); 10] = [
     ("ports_stay_and_lead_to_the_node", || Box::pin(ports())),
     ("an_image_is_brought_once_and_old_ones_go", || Box::pin(images())),
     ("a_stopped_node_has_its_logs", || Box::pin(logs())),
+    ("a_paused_node_goes_on", || Box::pin(paused())),
     ("a_node_that_cannot_start_leaves_nothing", || Box::pin(cannot_start())),
     (RESTART, || Box::pin(restart())),
 ];
@@ -170,7 +171,8 @@ async fn port_taken() {
     request.ports = vec![port(&ground, Some(number))];
     let Err(problem) = ground.provider.ensure_node(&request).await else { panic!() };
     assert_eq!(problem.code, "provider.docker.port_taken", "{problem:?}");
-    assert!(!problem.causes.is_empty());
+    assert_eq!(problem.class, Class::Unfit);
+    assert!(problem.help.is_some() && !problem.causes.is_empty());
     assert_eq!(ground.traces().len(), 1, "{:?}", ground.traces());
 }
 
@@ -269,6 +271,22 @@ async fn logs() {
     assert!(agent.ends_with("stopped\n"), "{agent}");
     let Err(problem) = node.logs(&ask(Some("etdc"), None, false)).await else { panic!() };
     assert!(problem.help.unwrap().contains("etcd"));
+}
+
+async fn paused() {
+    let ground = Ground::new(11);
+    let _cleanup = Cleanup(&ground);
+    let node = start(&ground, 0).await;
+    let _ = ground.engine.docker(["pause", &ground.container(0)]).success();
+    let seen = async || {
+        let clusters = ground.provider.observe().await.unwrap();
+        let cluster = clusters.into_iter().find(|it| it.name == ground.cluster).unwrap();
+        cluster.nodes[&ground.node(0)].state
+    };
+    assert_eq!(seen().await, ObservedState::Stopped);
+    ground.provider.ensure_node(&ground.request(0)).await.unwrap();
+    assert_eq!(seen().await, ObservedState::Running);
+    node.get(Utf8Path::new(paths::GROUND)).await.unwrap();
 }
 
 async fn cannot_start() {

@@ -94,6 +94,9 @@ fn facts() -> Facts {
         open_files: 524_288,
         occupied: BTreeMap::new(),
         reaches_nodes: true,
+        identity: String::new(),
+        place: String::new(),
+        remote: false,
     }
 }
 

@@ -274,6 +274,9 @@ fn unknown_facts() -> Facts {
         open_files: OPEN_FILES,
         occupied: BTreeMap::new(),
         reaches_nodes: false,
+        identity: String::new(),
+        place: String::new(),
+        remote: false,
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::document::project_name;
 use super::folder::Folder;
-use super::problem::{failed, unfit};
+use super::problem::{failed, timed_out, unfit};
 use crate::docker::EngineEnvironment;
 use crate::docker::engine::Engine;
 
@@ -105,7 +105,7 @@ impl Compose {
             .map_err(|_| {
                 let message =
                     format!("{message}: `{argv}` did not end within {} s", PATIENCE.as_secs());
-                failed("timeout", message)
+                timed_out("timeout", message)
                     .help("look at the engine's own log, then run the command again")
             })?
             .map_err(|error| {

@@ -17,10 +17,11 @@ use super::command::{Call, Compose};
 use super::document::Document;
 use super::folder::{self, Folder};
 use super::problem::{failed, unfit};
-use crate::docker::container::{Blueprint, MODULES};
-use crate::docker::create::{ATTEMPTS, Making, is_port_taken, lacks_rights, offer, runs};
+use crate::docker::container::Blueprint;
+use crate::docker::create::{Making, offer};
 use crate::docker::engine::Engine;
 use crate::docker::problem::{OrProblem as _, absent_is_success};
+use crate::docker::retry::{ATTEMPTS, given_up, next_offer};
 use crate::docker::{DockerProvider, DockerRequest, image, names, network};
 
 /// What the provider needs to know.
@@ -146,10 +147,10 @@ impl ComposeProvider {
         let tag = image::ensure(making.engine, &wanted, &|_| ()).await?;
         let mut offer = offer(making.engine, &request.image.shared_images)?;
         let mut tried = BTreeSet::new();
+        let mut bindings = making.bindings(before, &mut tried)?;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let bindings = making.bindings(before, &mut tried)?;
             let blueprint = Blueprint {
                 provider: self.name(),
                 request,
@@ -159,27 +160,20 @@ impl ComposeProvider {
                 bindings: &bindings,
             };
             self.describe(request, &blueprint).await?;
-            let Err(mut problem) = self.start(making.engine, request).await else {
+            let Err(problem) = self.start(making.engine, request).await else {
                 return Ok(());
             };
             let said = problem.causes.join("\n");
-            let chosen = request.ports.iter().any(|port| port.host_port.is_none());
-            if attempts == ATTEMPTS {
-                // Told below.
-            } else if said.contains(MODULES) && offer.modules {
-                offer.modules = false;
-                continue;
-            } else if lacks_rights(&said) && offer.privileged {
-                offer.privileged = false;
-                continue;
-            } else if is_port_taken(&said) && chosen {
-                continue;
+            match next_offer(&said, &offer, request).filter(|_| attempts < ATTEMPTS) {
+                Some(next) => {
+                    // With nothing less, it is the ports that must change.
+                    if next == offer {
+                        bindings = making.bindings(before, &mut tried)?;
+                    }
+                    offer = next;
+                }
+                None => return Err(given_up(&said, problem)),
             }
-            if is_port_taken(&said) {
-                problem.code = "provider.docker.port_taken".to_owned();
-                problem = problem.help("choose another `hostPort` in `spec.ports`, or free it");
-            }
-            return Err(problem);
         }
     }
 
@@ -250,7 +244,7 @@ impl Provider for ComposeProvider {
         let making = Making { engine, provider: self.name(), request };
         let name = names::node(&request.cluster, &request.node);
         let before = making.existing(&name).await?;
-        if !before.as_ref().is_some_and(runs) {
+        if !making.wake(before.as_ref(), &name).await? {
             let volume = absent_is_success(engine.docker.inspect_volume(&name).await)
                 .or_problem("volume", format_args!("volume {name} cannot be looked for"))?;
             let made = self.make(&making, before.as_ref()).await;
@@ -302,6 +296,9 @@ impl Provider for ComposeProvider {
             let _ = compose.run(&call, arguments, &message).await;
         }
         self.docker.destroy_cluster(cluster).await?;
-        folder::remove(&folder.path)
+        folder::remove(&folder.path)?;
+        // Stays as long as there are projects of other clusters in it.
+        let _ = std::fs::remove_dir(&self.projects);
+        Ok(())
     }
 }

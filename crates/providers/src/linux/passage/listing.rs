@@ -12,6 +12,9 @@ use super::super::problem::{OrProblem as _, failed};
 /// Where Docker leaves room for the rules of others: it keeps what is in there when it starts again.
 const DOCKER_USER: &str = "DOCKER-USER";
 
+/// How often chains are listed that come and go meanwhile.
+const ATTEMPTS: u32 = 10;
+
 /// A chain of somebody's.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in super::super) struct Chain {
@@ -103,6 +106,7 @@ struct Entry {
 
 /// Every chain at the forward hook, and those that Docker leaves to others.
 pub(super) fn read() -> Result<Vec<Place>, Problem> {
+    let mut attempts = 1;
     loop {
         let chains = chains()?;
         let places = chains.iter().map(|chain| {
@@ -112,7 +116,7 @@ pub(super) fn read() -> Result<Vec<Place>, Problem> {
         });
         match places.collect::<Result<_, Problem>>() {
             // One of them went away meanwhile.
-            Err(_) if self::chains()? != chains => {}
+            Err(_) if attempts < ATTEMPTS && self::chains()? != chains => attempts += 1,
             other => return other,
         }
     }

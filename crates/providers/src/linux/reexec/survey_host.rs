@@ -83,7 +83,7 @@ pub(super) fn forwarding() -> Need {
     let name = "forward packets of nodes";
     let dropping = match passage::dropping() {
         Ok(dropping) => dropping,
-        Err(problem) => return Need { name: name.to_owned(), outcome: Outcome::Unmet(problem) },
+        Err(problem) => return Need { name: name.to_owned(), outcome: Outcome::Limited(problem) },
     };
     let closed = dropping.iter().find(|one| !one.opens).map(|one| {
         let chain = &one.chain;
