@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use crate::clock;
 use crate::protocol::{Reply, Request};
 
-/// How long a follower waits for an agent that is just starting.
+/// How long a follower, or who brings a config, waits for an agent that is just starting.
 const START: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -72,7 +72,18 @@ fn verdict(status: &NodeStatus) -> Result<(), String> {
 /// # Errors
 /// No agent answers, or there is no such service.
 pub fn restart(socket: &Utf8Path, service: &str) -> Result<(), Problem> {
-    ask(socket, &Request::Restart { service: service.to_owned() })
+    ask(socket, &Request::Restart { service: service.to_owned() }, Duration::ZERO)
+}
+
+/// Makes the running node equal to its config file, which somebody has replaced. Returns when that has begun and the status shows
+/// the new config: whoever follows the status from now on sees nothing of the one before.
+///
+/// An agent that is just starting is waited for a while: it may have read the file that was there before.
+///
+/// # Errors
+/// No agent answers, it is stopping, or the config cannot be used and the node goes on as it was.
+pub fn apply(socket: &Utf8Path) -> Result<(), Problem> {
+    ask(socket, &Request::Apply {}, START)
 }
 
 /// Stops the node: everything in order, then the agent itself. Returns when the agent has begun to.
@@ -80,11 +91,11 @@ pub fn restart(socket: &Utf8Path, service: &str) -> Result<(), Problem> {
 /// # Errors
 /// No agent answers.
 pub fn stop(socket: &Utf8Path) -> Result<(), Problem> {
-    ask(socket, &Request::Stop {})
+    ask(socket, &Request::Stop {}, Duration::ZERO)
 }
 
-fn ask(socket: &Utf8Path, request: &Request) -> Result<(), Problem> {
-    let stream = connect(socket, Duration::ZERO)?;
+fn ask(socket: &Utf8Path, request: &Request, patience: Duration) -> Result<(), Problem> {
+    let stream = connect(socket, patience)?;
     send(&stream, request, socket)?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).map_err(|error| lost(socket, &error))?;

@@ -14,9 +14,18 @@
 //! ```
 //!
 //! The agent is PID 1 of a node, or an ordinary process that reaps its descendants. It is synchronous; only [`images`] talks
-//! gRPC on a small runtime of its own. Not here: what a node should be (a stack decides) and where it runs (a provider).
+//! gRPC on a small runtime of its own, and only balancing, a process of its own, runs on one.
+//!
+//! A config that arrives while the node runs goes the same way (`bivouac agent apply`): the machine becomes that of the new config,
+//! and what is the same in both is not touched.
+//!
+//! [`balance()`] stands apart: a service that a config may name (`bivouac agent balance`), and which connects clients in the node to
+//! whichever of several servers is healthy.
+//!
+//! Not here: what a node should be (a stack decides) and where it runs (a provider).
 
 mod apply;
+mod balance;
 mod client;
 mod clock;
 mod config;
@@ -33,7 +42,8 @@ pub mod remote;
 mod supervise;
 mod task;
 
-pub use client::{is_healthy, restart, status, stop};
+pub use balance::{BalanceRequest, balance};
+pub use client::{apply, is_healthy, restart, status, stop};
 pub use images::{Registered, register_images};
 pub use options::{Places, RunOptions};
 pub use supervise::run;

@@ -34,6 +34,7 @@ struct Pipes {
 /// The log of one service or task.
 #[derive(Debug)]
 pub(crate) struct Log {
+    name: String,
     /// Kept open, so that a restarted service goes on with the same pipe and its children may outlive it.
     writer: OwnedFd,
     state: Mutex<State>,
@@ -61,16 +62,19 @@ impl Logs {
         Ok(Self { directory: directory.to_owned(), pipes, own })
     }
 
-    /// The log of that name.
+    /// The log of that name, always the same one: two would rotate one file.
     pub(crate) fn open_log(&self, name: &str) -> io::Result<Arc<Log>> {
+        let mut all = locked(&self.pipes.all);
+        if let Some(log) = all.iter().find(|log| log.name == name) {
+            return Ok(Arc::clone(log));
+        }
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
         fcntl_setfl(&reader, fcntl_getfl(&reader)? | OFlags::NONBLOCK)?;
-        let mut all = locked(&self.pipes.all);
         let data = epoll::EventData::new_u64(all.len() as u64);
         epoll::add(&self.pipes.epoll, &reader, data, epoll::EventFlags::IN)?;
         let file = Rotating::new(self.directory.join(format!("{name}.log")));
         let state = Mutex::new(State { reader, file, tail: Vec::new() });
-        let log = Arc::new(Log { writer, state });
+        let log = Arc::new(Log { name: name.to_owned(), writer, state });
         all.push(Arc::clone(&log));
         Ok(log)
     }

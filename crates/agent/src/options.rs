@@ -36,6 +36,8 @@ pub struct Places {
     pub logs: Utf8PathBuf,
     /// Put before the path of every file of the config; `/` in a node.
     pub root: Utf8PathBuf,
+    /// The folder of what it remembers over a restart of the node.
+    pub state: Utf8PathBuf,
     /// A folder that does not outlive the node, for files that are mounted over kernel parameters.
     pub runtime: Utf8PathBuf,
 }
@@ -46,6 +48,7 @@ impl Default for Places {
             socket: paths::SOCKET.into(),
             logs: paths::LOGS.into(),
             root: "/".into(),
+            state: paths::STATE.into(),
             runtime: "/run/bivouac".into(),
         }
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! {"status":{"follow":true}}        a NodeStatus, then one more whenever it changes
 //! {"restart":{"service":"kubelet"}} {"done":true} or {"problem":{…}}
+//! {"apply":{}}                      {"done":true} when the status shows the new config, or {"problem":{…}} and nothing changed
 //! {"stop":{}}                       {"done":true}, then everything is stopped in order
 //! ```
 
@@ -20,6 +21,8 @@ pub(crate) enum Request {
     },
     /// Starts a service anew.
     Restart { service: String },
+    /// Reads the config again and makes the node equal to it.
+    Apply {},
     /// Stops the node.
     Stop {},
 }

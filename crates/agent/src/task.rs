@@ -1,7 +1,7 @@
 //! One try of a task. A task of several requests remembers how far it got, so that a try goes on where the last one ended.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bivouac_spec::node::unit::Request;
@@ -20,12 +20,22 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 /// A task and how far it is.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
-    pub(crate) run: Run,
-    pub(crate) done: Arc<AtomicUsize>,
-    pub(crate) log: Option<Arc<Log>>,
+    run: Run,
+    done: Arc<AtomicUsize>,
+    cancelled: Arc<AtomicBool>,
+    log: Option<Arc<Log>>,
 }
 
 impl Work {
+    pub(crate) fn new(run: Run, log: Option<Arc<Log>>) -> Self {
+        Self { run, done: Arc::default(), cancelled: Arc::default(), log }
+    }
+
+    /// Nobody wants it any more: a try that is under way sends no further requests. A command of it runs to its end.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
     /// Tries once; `note` is told what it is at.
     pub(crate) fn attempt(&self, tools: &Tools, note: &dyn Fn(String)) -> Answer {
         match &self.run {
@@ -41,6 +51,9 @@ impl Work {
     fn send(&self, requests: &[Request], tools: &Tools, note: &dyn Fn(String)) -> Answer {
         let first = self.done.load(Ordering::Relaxed);
         for (index, request) in requests.iter().enumerate().skip(first) {
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Answer::not_yet("given up");
+            }
             let place = || format!("{} ({} of {})", request.name, index + 1, requests.len());
             if index > first {
                 note(place());

@@ -1,38 +1,24 @@
-//! The agent as an ordinary process with real services: this program runs itself again as the agent.
+//! The agent as an ordinary process with real services.
 
 #![expect(clippy::unwrap_used, reason = "a test without the usual harness")]
 
+mod node;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use bivouac_agent::{Places, RunOptions};
-use bivouac_spec::node::status::{NodePhase, NodeStatus, UnitState, UnitStatus};
-use camino::{Utf8Path, Utf8PathBuf};
-use libtest_mimic::{Arguments, Failed, Trial};
-use serde_json::{Value, json};
+use bivouac_spec::node::status::{NodePhase, NodeStatus, UnitState};
+use serde_json::json;
 
-type Test = fn(&Node);
-
-const ROOT: &str = "BIVOUAC_TEST_AGENT";
-const FOLLOW: &str = "BIVOUAC_TEST_FOLLOW";
-const PATIENCE: Duration = Duration::from_secs(20);
+use node::{Node, PATIENCE, ROOT, options, unit};
 
 fn main() -> ExitCode {
-    if let Some(root) = std::env::var_os(ROOT) {
-        return bivouac_agent::run(&options(Utf8Path::from_path(root.as_ref()).unwrap()));
-    }
-    if let Some(root) = std::env::var_os(FOLLOW) {
-        let socket = options(Utf8Path::from_path(root.as_ref()).unwrap()).places.socket;
-        bivouac_agent::status(&socket, true, &mut std::io::stdout()).unwrap();
-        return ExitCode::SUCCESS;
-    }
-    let tests: [(&str, Test); 10] = [
+    node::run(&[
         ("units start in order and stop in reverse", order),
         ("a service that ends comes back", comes_back),
         ("a node becomes usable and degraded", degraded),
@@ -43,162 +29,7 @@ fn main() -> ExitCode {
         ("a service is restarted on request", restarted),
         ("a service that does not stop is killed", killed),
         ("an idle agent costs nothing", idle),
-    ];
-    let trials = tests.into_iter().map(|(name, test)| {
-        Trial::test(name, move || {
-            test(&Node::new());
-            Ok::<(), Failed>(())
-        })
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
-}
-
-fn options(root: &Utf8Path) -> RunOptions {
-    let places = Places {
-        socket: root.join("run/agent.sock"),
-        logs: root.join("log"),
-        root: root.join("root"),
-        runtime: root.join("run"),
-    };
-    RunOptions {
-        config: root.join("node.json"),
-        ground: root.join("ground.json"),
-        shares_kernel: true,
-        places,
-    }
-}
-
-/// A folder for one agent, and the processes of the test.
-struct Node {
-    _keep: tempfile::TempDir,
-    root: Utf8PathBuf,
-}
-
-struct Agent<'a> {
-    node: &'a Node,
-    process: Child,
-    follower: Child,
-    lines: Receiver<String>,
-    seen: Vec<NodeStatus>,
-}
-
-impl Node {
-    fn new() -> Self {
-        let keep = tempfile::tempdir().unwrap();
-        let root = Utf8PathBuf::from_path_buf(keep.path().to_owned()).unwrap();
-        Self { _keep: keep, root }
-    }
-
-    fn itself(&self, variable: &str) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.env_remove(ROOT).env_remove(FOLLOW).env(variable, &self.root).stdin(Stdio::null());
-        command
-    }
-
-    /// Starts a follower first, then the agent: as a provider does, which does not know when the agent listens.
-    fn start(&self, config: &Value) -> Agent<'_> {
-        let mut whole = json!({"format": 1, "cluster": "demo", "node": "n1"});
-        whole.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
-        fs::write(self.root.join("node.json"), whole.to_string()).unwrap();
-        let mut follower = self.itself(FOLLOW).stdout(Stdio::piped()).spawn().unwrap();
-        let process = self.itself(ROOT).spawn().unwrap();
-        let output = BufReader::new(follower.stdout.take().unwrap());
-        let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        Agent { node: self, process, follower, lines, seen: Vec::new() }
-    }
-
-    /// A service that appends its name to `order` when it starts and when it is asked to stop.
-    fn service(&self, name: &str, after: &[&str]) -> Value {
-        let order = self.root.join("order");
-        let script = format!(
-            "trap 'echo -{name} >> {order}; exit 0' TERM; echo +{name} >> {order}; \
-             touch {root}/ready-{name}; while :; do sleep 0.05 & wait; done",
-            root = self.root,
-        );
-        json!({"name": name, "command": ["/bin/sh", "-c", script], "after": after,
-            "ready": {"check": {"exec": ["/usr/bin/test", "-e", self.root.join(format!("ready-{name}"))]}}})
-    }
-
-    fn order(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.root.join("order")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-impl Agent<'_> {
-    /// The next status; none when the agent has ended.
-    fn next(&mut self) -> Option<&NodeStatus> {
-        let line = match self.lines.recv_timeout(PATIENCE) {
-            Ok(line) => line,
-            Err(RecvTimeoutError::Disconnected) => return None,
-            Err(RecvTimeoutError::Timeout) => panic!("no news; last seen {:#?}", self.seen.last()),
-        };
-        self.seen.push(serde_json::from_str(&line).unwrap());
-        self.seen.last()
-    }
-
-    /// Follows until the status is as wanted.
-    fn until(&mut self, what: &str, fits: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            match self.next() {
-                Some(status) if fits(status) => return status.clone(),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        panic!("never {what}; last seen {:#?}", self.seen.last());
-    }
-
-    fn usable(&mut self) -> NodeStatus {
-        self.until("usable", |status| status.phase == NodePhase::Usable)
-    }
-
-    /// Until so many lines are in the order file: its probe holds from before, so nothing else tells that it runs its script.
-    fn until_order(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.node.order().len() < count {
-            assert!(Instant::now() < deadline, "{:?}", self.node.order());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    /// Stops it as a container engine would, and sees the last status.
-    fn stop(mut self) {
-        self.signal("TERM");
-        while self.next().is_some() {}
-        let last = self.seen.last().unwrap();
-        assert_eq!(last.phase, NodePhase::Stopping);
-        assert!(last.units.iter().all(|unit| unit.state == UnitState::Stopped), "{last:#?}");
-        let status = self.process.wait().unwrap();
-        assert!(status.success(), "{status}");
-        assert!(self.follower.wait().unwrap().success());
-        assert!(!self.node.root.join("run/agent.sock").exists());
-    }
-}
-
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        // Only of use after a failed test: the agent takes its services with it.
-        if self.process.try_wait().unwrap().is_none() {
-            self.signal("TERM");
-            let _ = self.process.wait();
-        }
-        let _ = self.follower.kill();
-        let _ = self.follower.wait();
-    }
-}
-
-fn unit<'a>(status: &'a NodeStatus, name: &str) -> &'a UnitStatus {
-    status.units.iter().find(|unit| unit.name == name).unwrap()
+    ])
 }
 
 fn order(node: &Node) {

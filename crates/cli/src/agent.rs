@@ -1,10 +1,11 @@
 //! `bivouac agent …`: what runs inside nodes. Synchronous, and hidden: people use `status`, `logs` and `exec`.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use bivouac_agent::RunOptions;
 use bivouac_agent::remote::{self, ExecRequest, LogRequest};
+use bivouac_agent::{BalanceRequest, RunOptions};
 use bivouac_image::{import_archive, import_stream};
 use bivouac_spec::Problem;
 use bivouac_spec::node::paths;
@@ -115,6 +116,26 @@ enum Command {
         /// Its name.
         service: String,
     },
+    /// Read the node config again and make this node equal to it, without restarting what is the same.
+    Apply,
+    /// Connect clients to whichever of several servers is healthy. Ends with a signal.
+    Balance {
+        /// Where clients connect.
+        #[arg(long, required = true, value_name = "ADDRESS:PORT")]
+        listen: Vec<SocketAddr>,
+        /// Where they are connected to.
+        #[arg(long = "backend", required = true, value_name = "ADDRESS:PORT")]
+        backends: Vec<SocketAddr>,
+        /// The backend that is taken whenever it is healthy.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        prefer: Option<SocketAddr>,
+        /// What backends are asked over HTTPS; any 2xx is healthy.
+        #[arg(long, default_value = "/readyz", value_name = "PATH")]
+        check_path: String,
+        /// Certificates of the authority that vouches for the addresses of the backends.
+        #[arg(long, value_name = "FILE")]
+        authority: Utf8PathBuf,
+    },
 }
 
 /// Runs what follows `agent` on the command line.
@@ -148,6 +169,15 @@ pub fn main() -> ExitCode {
         }
         Command::Load { containerd, archive } => load(&containerd, &archive),
         Command::Restart { service } => bivouac_agent::restart(paths::SOCKET.into(), &service),
+        Command::Apply => bivouac_agent::apply(paths::SOCKET.into()),
+        Command::Balance { listen, backends, prefer, check_path, authority } => {
+            let request = BalanceRequest { listen, backends, prefer, check_path, authority };
+            bivouac_agent::balance(&request, |line| {
+                // A log that cannot be written must not end the connections.
+                let _ = writeln!(std::io::stdout().lock(), "{line}");
+            })
+            .map(|never| match never {})
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -212,6 +242,20 @@ mod tests {
     #[test]
     fn the_commands_are_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_balanced_is_named() {
+        let parse = |words: &str| Arguments::try_parse_from(words.split(' '));
+        let named = "balance --listen 127.0.0.1:1 --listen [::1]:1 --backend 10.0.0.1:6443 \
+            --authority /ca.crt";
+        let Command::Balance { listen, check_path, prefer, .. } = parse(named).unwrap().command
+        else {
+            panic!("another command")
+        };
+        assert_eq!((listen.len(), check_path.as_str(), prefer), (2, "/readyz", None));
+        assert!(parse("balance --listen 127.0.0.1:1 --authority /ca.crt").is_err());
+        assert!(parse("balance --listen nowhere --backend 10.0.0.1:6443 --authority /x").is_err());
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn tell_elsewhere(cluster: &mut Existing, grounds: &[(Settings, Facts)]) {
     let problem = facts.and_then(|(_, facts)| other_ground(cluster.name(), state, facts));
     if problem.is_some() {
         (cluster.silent, cluster.is_elsewhere) = (problem, true);
-        (cluster.observed.network, cluster.observed.nodes) = (None, BTreeMap::new());
+        (cluster.observed.networks, cluster.observed.nodes) = (Vec::new(), BTreeMap::new());
         cluster.observed.remains.clear();
     }
 }
@@ -181,8 +181,8 @@ fn merge(
     }
     // A folder without a record is what an `up` that was cut short may leave: nothing exists of that one.
     for (name, read) in known.into_iter().filter(|(_, read)| !matches!(read, Ok(None))) {
-        let observed =
-            ObservedCluster { name, network: None, nodes: BTreeMap::new(), remains: Vec::new() };
+        let (networks, nodes, remains) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let observed = ObservedCluster { name, networks, nodes, remains };
         let settings = recorded(&read).cloned().unwrap_or_default();
         let Some(ground) = grounds.iter().find(|ground| ground.settings == settings) else {
             continue;
@@ -235,8 +235,8 @@ mod tests {
     }
 
     fn observed(name: &str) -> ObservedCluster {
-        let (nodes, remains) = (BTreeMap::new(), Vec::new());
-        ObservedCluster { name: name.parse().unwrap(), network: None, nodes, remains }
+        let (networks, nodes, remains) = (Vec::new(), BTreeMap::new(), Vec::new());
+        ObservedCluster { name: name.parse().unwrap(), networks, nodes, remains }
     }
 
     async fn state(name: &str, settings: Settings) -> (ClusterName, Read) {
@@ -244,7 +244,7 @@ mod tests {
         cluster.spec.provider = settings;
         let addresses = bivouac_plan::assign_addresses(&cluster, &BTreeMap::new(), None).unwrap();
         let facts = Fake::new().survey().await.unwrap().facts;
-        let applied = Applied { cluster, addresses };
+        let applied = Applied::new(cluster, addresses);
         let state = ClusterState::new(applied, facts, "image".to_owned());
         (name.parse().unwrap(), Ok(Some(state)))
     }

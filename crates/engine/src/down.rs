@@ -7,9 +7,10 @@ use bivouac_provider::Provider;
 use bivouac_spec::{ClusterName, Problem, Problems};
 
 use crate::access::remove_access;
+use crate::events::Recording;
 use crate::ground::refuse_other_ground;
 use crate::kubeconfig::UserFile;
-use crate::{Event, Reporter, StateDirectory};
+use crate::{ClusterLock, Event, Reporter, StateDirectory};
 
 /// What `down` needs.
 pub struct DownRequest<'a> {
@@ -37,7 +38,18 @@ pub struct Downed {
 pub async fn down(request: &DownRequest<'_>, reporter: &Reporter) -> Result<Downed, Problems> {
     let cluster = request.cluster;
     let lock = request.state.lock(cluster, "down")?;
-    reporter.report(Event::Started { verb: "down".to_owned(), cluster: cluster.clone() });
+    let recording = Recording::begin(request.state, cluster, "down", reporter);
+    let downed = down_locked(request, lock, recording.reporter()).await;
+    recording.end(&downed);
+    downed
+}
+
+async fn down_locked(
+    request: &DownRequest<'_>,
+    lock: ClusterLock,
+    reporter: &Reporter,
+) -> Result<Downed, Problems> {
+    let cluster = request.cluster;
     // A state of another format still has its cluster removed: only the user's file must be named by hand then.
     let known = request.state.read(cluster).ok().flatten();
     refuse_other_ground(cluster, request.provider.as_ref(), known.as_ref()).await?;

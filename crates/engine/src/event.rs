@@ -38,6 +38,16 @@ pub enum Event {
         /// The node.
         node: NodeName,
     },
+    /// A node that runs was made what it is to be now.
+    NodeUpdated {
+        /// The node.
+        node: NodeName,
+    },
+    /// Work in a node that runs began.
+    Working {
+        /// What is done: `drain node worker-1`.
+        what: String,
+    },
     /// A node said how far it is.
     NodeStatus {
         /// What it said.
@@ -50,10 +60,25 @@ pub enum Event {
         /// Milliseconds from the start of its agent.
         after: u64,
     },
+    /// A node stopped, and keeps its data.
+    NodeStopped {
+        /// The node.
+        node: NodeName,
+    },
     /// A node is gone.
     NodeRemoved {
         /// The node.
         node: NodeName,
+    },
+    /// A verb ended.
+    Ended {
+        /// `up`, `down`, …
+        verb: String,
+        /// Milliseconds since it began.
+        after: u64,
+        /// Why it could not be done; none when it was.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        problems: Vec<Problem>,
     },
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bivouac_provider::{ExecRequest, LogRequest, Node, Process, Stdio};
+use bivouac_spec::node::status::UnitKind;
 use bivouac_spec::node::{NodePhase, UnitState, paths};
 use bivouac_spec::{Class, NodeName, NodeStatus, Problem, Problems};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -16,12 +17,34 @@ use crate::{Event, Reporter};
 /// What each node said last.
 type Latest = BTreeMap<NodeName, NodeStatus>;
 
-/// Follows all `nodes` until every one is usable. The first that fails ends it: the others often wait for that one.
+/// How far nodes are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// All of each holds.
+    Usable,
+    /// Their services run; what holds of the whole cluster is not asked.
+    ServicesReady,
+}
+
+impl Until {
+    fn is_reached(self, status: &NodeStatus) -> bool {
+        match self {
+            Self::Usable => status.phase == NodePhase::Usable,
+            Self::ServicesReady => {
+                status.phase != NodePhase::Applying
+                    && status.pending().all(|unit| unit.kind != UnitKind::Service)
+            }
+        }
+    }
+}
+
+/// Follows all `nodes` until every one is so far. The first that fails ends it: the others often wait for that one.
 ///
 /// # Errors
 /// When a node ends or cannot become usable, when `within` is over (the message says what each node waited for), or when
 /// `cancel` was called.
-pub async fn follow_until_usable(
+pub async fn follow_until(
+    until: Until,
     nodes: &[Arc<dyn Node>],
     within: Duration,
     reporter: &Reporter,
@@ -29,7 +52,7 @@ pub async fn follow_until_usable(
 ) -> Result<(), Problems> {
     let (latest, _) = watch::channel(Latest::new());
     let all = futures::future::try_join_all(
-        nodes.iter().map(|node| follow(node.as_ref(), &latest, reporter)),
+        nodes.iter().map(|node| follow(until, node.as_ref(), &latest, reporter)),
     );
     tokio::select! {
         biased;
@@ -51,6 +74,7 @@ pub(crate) fn up_interrupted() -> Problem {
 }
 
 async fn follow(
+    until: Until,
     node: &dyn Node,
     latest: &watch::Sender<Latest>,
     reporter: &Reporter,
@@ -66,14 +90,17 @@ async fn follow(
         let status: NodeStatus = serde_json::from_str(&line)
             .map_err(|error| ended(node.name(), &format!("{error} in `{line}`")))?;
         let (name, phase, after) = (status.node.clone(), status.phase, status.uptime);
+        let (is_reached, is_usable) = (until.is_reached(&status), phase == NodePhase::Usable);
         latest.send_modify(|latest| drop(latest.insert(name.clone(), status.clone())));
         let failure = (phase == NodePhase::Failed).then(|| cannot_apply(&status));
         reporter.report(Event::NodeStatus { status });
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if phase == NodePhase::Usable {
+        if is_usable {
             reporter.report(Event::NodeUsable { node: name, after });
+        }
+        if is_reached {
             return Ok(());
         }
     }

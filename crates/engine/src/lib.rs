@@ -16,32 +16,46 @@
 //! what happens goes to a [`Reporter`].
 
 mod access;
+mod archive;
 mod down;
 mod event;
+mod events;
 mod follow;
 mod ground;
 mod images;
 pub mod kubeconfig;
 mod load;
 mod lock;
+mod make;
 mod observe;
 mod ports;
 mod prepare;
+mod redact;
 mod send;
+mod services;
 mod state;
+mod steps;
+mod stop;
 mod transfer;
+mod trouble;
 mod up;
+mod wanted;
 
 pub use access::reachable_kubeconfig;
+pub use archive::{ArchiveRequest, Archived, archive};
 pub use down::{DownRequest, Downed, down};
 pub use event::{Event, Progress, Reporter, StepState, Unit};
-pub use follow::follow_until_usable;
+pub use events::{Entry, Events, Followed};
+pub use follow::{Until, follow_until};
 pub use ground::{GROUND_PATIENCE, Ground, other_ground};
 pub use images::{NodeImages, bring_image};
 pub use load::{Archive, ContainerImages, LoadRequest, Loaded, load};
 pub use lock::ClusterLock;
-pub use observe::{ClusterStatus, NodeReport, NodeWord, cluster_status, unknown_status};
+pub use observe::{About, ClusterStatus, NodeReport, NodeWord, cluster_status, unknown_status};
 pub use ports::{Api, addresses_of_ground, published_ports};
 pub use prepare::{PrepareRequest, Prepared, prepare};
+pub use services::logged_units;
 pub use state::{ClusterState, StateDirectory};
+pub use stop::{STOP_GRACE, StopRequest, stop};
+pub use trouble::add_certificates;
 pub use up::{UpOptions, Upped, up};

@@ -13,10 +13,11 @@ use bivouac_spec::facts::ObservedState;
 use bivouac_spec::{ClusterName, NodeName, Problem, Problems};
 use tokio_util::sync::CancellationToken;
 
+use crate::events::Recording;
 use crate::follow::interrupted;
 use crate::ground::refuse_other_ground;
 use crate::send::{register, send};
-use crate::{ClusterState, Event, Reporter, StateDirectory};
+use crate::{ClusterState, Reporter, StateDirectory};
 
 /// Where container images come from.
 #[async_trait]
@@ -83,7 +84,8 @@ pub async fn load(
     refuse_other_ground(cluster, request.provider.as_ref(), Some(&state)).await?;
     // That is so or not from the day on which they were made.
     let shares_images = state.facts.shares_images;
-    reporter.report(Event::Started { verb: "load".to_owned(), cluster: cluster.clone() });
+    let recording = Recording::begin(request.state, cluster, "load", reporter);
+    let reporter = recording.reporter();
     let work = async {
         let nodes = running_nodes(request).await?;
         let images = if shares_images {
@@ -100,11 +102,13 @@ pub async fn load(
         };
         Ok(Loaded { images, nodes: nodes.iter().map(|node| node.name().clone()).collect() })
     };
-    tokio::select! {
+    let loaded = tokio::select! {
         biased;
         () = cancel.cancelled() => Err(interrupted("stopped before all nodes had the images").into()),
         loaded = work => loaded,
-    }
+    };
+    recording.end(&loaded);
+    loaded
 }
 
 /// What is known of the cluster, without which nothing is loaded.

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use bivouac_provider::{ExecRequest, Provider, Stdio};
 use bivouac_spec::facts::ObservedState;
+use bivouac_spec::network::NodeAddresses;
 use bivouac_spec::node::{NodePhase, paths};
 use bivouac_spec::{ClusterName, NodeName, NodeStatus, ObservedCluster, Problem};
+use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use crate::ClusterState;
+use crate::trouble::problems;
 
 /// How long a node may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -28,6 +32,9 @@ pub struct ClusterStatus {
     pub usable: bool,
     /// Whether the ground answered. Where not, nothing is known of the nodes, and a problem says why.
     pub ground_answers: bool,
+    /// What is recorded of it; absent where only the ground has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<About>,
     /// Its nodes, those that are missing among them.
     pub nodes: BTreeMap<NodeName, NodeReport>,
     /// Things of the cluster that belong to no node.
@@ -38,16 +45,58 @@ pub struct ClusterStatus {
     pub problems: Vec<Problem>,
 }
 
-/// A node as it is now.
+/// What is recorded of a cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+pub struct About {
+    /// What runs on it: `Kubernetes v1.36.3`.
+    pub stack: String,
+    /// The version of bivouac that made it.
+    pub bivouac: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The key of its node image.
+    pub image: String,
+    /// The networks between its nodes.
+    pub node_networks: Vec<IpNet>,
+    /// The networks of its pods.
+    pub pod_networks: Vec<IpNet>,
+    /// The networks of its Services.
+    pub service_networks: Vec<IpNet>,
+    /// When the first of its certificates ends; see [`add_certificates`](crate::add_certificates).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates_end: Option<Timestamp>,
+}
+
+impl About {
+    fn of(state: &ClusterState) -> Self {
+        let addresses = &state.applied.addresses;
+        Self {
+            stack: bivouac_stacks::open(&state.applied.cluster.spec.stack).describe(),
+            bivouac: state.bivouac.clone(),
+            created: state.created,
+            image: state.image.clone(),
+            node_networks: addresses.node_networks.iter().map(|own| own.network).collect(),
+            pod_networks: addresses.pod_networks.clone(),
+            service_networks: addresses.service_networks.clone(),
+            certificates_end: None,
+        }
+    }
+}
+
+/// A node as it is now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeReport {
-    /// `control-plane` or `worker`, if the cluster was made by this bivouac's state.
+    /// `control-plane`, `worker`, …; absent for a node that is not part of the cluster as it is recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// Its address.
+    /// Its address, of the family that is preferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
+    /// Its addresses, one of each family, that one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     /// What the ground says; absent for a node that is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ObservedState>,
@@ -126,6 +175,7 @@ pub fn unknown_status(name: &ClusterName, provider_name: &str, why: Problem) -> 
         provider: provider_name.to_owned(),
         usable: false,
         ground_answers: false,
+        about: None,
         nodes: BTreeMap::new(),
         remains: Vec::new(),
         problems: vec![why],
@@ -139,65 +189,50 @@ pub async fn cluster_status(
     observed: &ObservedCluster,
     state: Option<&ClusterState>,
 ) -> ClusterStatus {
-    let mut nodes: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
-    for node in state.map(|state| state.applied.cluster.nodes()).unwrap_or_default() {
-        let address = state
-            .and_then(|state| state.applied.addresses.nodes.get(&node.name))
-            .map(|node| node.address);
-        let role = Some(node.role.name().to_owned());
-        nodes.insert(node.name, NodeReport { role, address, state: None, status: None });
-    }
+    let mut nodes = state.map(recorded_nodes).unwrap_or_default();
     let asked = futures::future::join_all(observed.nodes.iter().map(|(name, node)| async move {
         let running = node.state == ObservedState::Running;
         let status = if running { node_status(provider, &observed.name, name).await } else { None };
         (name.clone(), node.address, node.state, status)
     }));
     for (name, address, node_state, status) in asked.await {
-        let report = nodes.entry(name).or_insert(NodeReport {
-            role: None,
-            address,
-            state: None,
-            status: None,
-        });
+        let report = nodes.entry(name).or_default();
         report.address = address.or(report.address);
+        if report.addresses.is_empty() {
+            report.addresses.extend(address);
+        }
         (report.state, report.status) = (Some(node_state), status);
     }
     let usable = !nodes.is_empty() && nodes.values().all(|node| node.word() == NodeWord::Usable);
-    let problems =
-        nodes.iter().filter_map(|(name, node)| problem_of(&observed.name, name, node)).collect();
-    ClusterStatus {
+    let mut status = ClusterStatus {
         name: observed.name.clone(),
         provider: provider_name.to_owned(),
         usable,
         ground_answers: true,
+        about: state.map(About::of),
         nodes,
         remains: observed.remains.clone(),
-        problems,
-    }
+        problems: Vec::new(),
+    };
+    status.problems = problems(&status, state);
+    status
 }
 
-fn problem_of(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Option<Problem> {
-    let word = node.word();
-    match word {
-        NodeWord::Usable | NodeWord::Starting | NodeWord::Stopping => None,
-        NodeWord::Degraded | NodeWord::Failed | NodeWord::Silent => {
-            let message = format!("node `{name}` is {}", word.name());
-            let mut problem = Problem::failed("status.node_unwell", message);
-            if let Some(status) = &node.status {
-                problem.causes = status
-                    .pending()
-                    .map(|unit| {
-                        format!("{}: {}", unit.name, unit.detail.as_deref().unwrap_or("not ready"))
-                    })
-                    .collect();
-            }
-            Some(problem.help(format!("run `bivouac logs -c {cluster} {name}` to see why")))
-        }
-        NodeWord::Missing | NodeWord::Stopped | NodeWord::Broken => Some(
-            Problem::failed("status.node_absent", format!("node `{name}` is {}", word.name()))
-                .help(format!("run `bivouac up {cluster}` to bring it back")),
-        ),
-    }
+/// The nodes that were asked for.
+fn recorded_nodes(state: &ClusterState) -> BTreeMap<NodeName, NodeReport> {
+    let addresses = &state.applied.addresses.nodes;
+    let nodes = state.applied.cluster.nodes().into_iter().map(|node| {
+        let own = addresses.get(&node.name);
+        let report = NodeReport {
+            role: Some(node.role.name().to_owned()),
+            address: own.map(NodeAddresses::primary),
+            addresses: own.iter().flat_map(|own| own.addresses.iter().copied()).collect(),
+            state: None,
+            status: None,
+        };
+        (node.name, report)
+    });
+    nodes.collect()
 }
 
 async fn node_status(

@@ -1,8 +1,7 @@
 //! What a ground is told of a cluster besides its nodes: addresses, and the ports that it publishes.
 
-use bivouac_provider::PublishedPort;
 use bivouac_spec::cluster::{Cni, Protocol};
-use bivouac_spec::{Addresses, Cluster, Facts, NodeName, Problem};
+use bivouac_spec::{Addresses, Cluster, Facts, NodeName, Problem, PublishedPort};
 
 /// Where the API of a cluster is served.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +62,7 @@ pub fn addresses_of_ground(cluster: &Cluster, addresses: &Addresses) -> Addresse
 #[must_use]
 pub fn published_ports(cluster: &Cluster, api: Api<'_>, reaches_nodes: bool) -> Vec<PublishedPort> {
     let asked_for = cluster.spec.ports.iter().map(|port| PublishedPort {
-        node: port.node.clone().unwrap_or_else(|| api.node.clone()),
+        node: cluster.node_of(port).unwrap_or_else(|| api.node.clone()),
         port: port.port,
         protocol: port.protocol,
         host_ip: Some(port.host_ip),
@@ -149,7 +148,7 @@ mod tests {
             let seen = addresses_of_ground(&cluster, &addresses);
             assert!(seen.pod_networks.is_empty());
             assert!(seen.nodes.values().all(|node| node.pod_networks.is_empty()));
-            assert_eq!(seen.node_network, addresses.node_network);
+            assert_eq!(seen.node_networks, addresses.node_networks);
         }
     }
 }

@@ -1,18 +1,19 @@
 //! All decisions of an `up`, before anything is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bivouac_plan::{Action, Plan, UpRequest, assign_addresses, plan_up};
+use bivouac_plan::{Action, Plan, UpRequest, assign_addresses, joined, lives_on, plan_up};
 use bivouac_provider::Provider;
 use bivouac_spec::facts::{Applied, Outcome, Survey};
-use bivouac_spec::{Addresses, Cluster, NodeConfig, NodeName, ObservedCluster, Problem, Problems};
+use bivouac_spec::{Addresses, Cluster, NodeName, ObservedCluster, Problem, Problems};
 use bivouac_stacks::{Access, Keys, RenderRequest, Stack};
 use ipnet::IpNet;
 
 use crate::ground::{other_ground, refuse_elsewhere};
 use crate::ports::{Api, check_reachable};
+use crate::wanted::Wanted;
 use crate::{ClusterState, Event, Ground, NodeImages, Reporter, StateDirectory};
 
 /// A cluster as it is wanted, and all that decides how it would be made.
@@ -40,10 +41,11 @@ pub struct Prepared {
     pub survey: Survey,
     pub(crate) state: ClusterState,
     pub(crate) keys: Keys,
-    pub(crate) addresses: Addresses,
-    pub(crate) configs: BTreeMap<NodeName, NodeConfig>,
-    /// Whether nothing of the cluster is on the ground yet.
-    pub(crate) is_new: bool,
+    pub(crate) wanted: Wanted,
+    /// What was known before.
+    pub(crate) before: Option<ClusterState>,
+    /// What is there.
+    pub(crate) observed: Option<ObservedCluster>,
 }
 
 /// Decides what an `up` would do. Changes nothing.
@@ -79,36 +81,40 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     let existing = known.map(|state| &state.applied.addresses);
     let occupied = occupied(request, &survey, &observed, existing)?;
     let addresses = assign_addresses(cluster, &occupied, existing)?;
-    let render = RenderRequest { cluster, addresses: &addresses, facts: &survey.facts };
+    let facts = &survey.facts;
+    let joined = joined(cluster, known.map(|state| &state.applied), own);
+    let render = RenderRequest { cluster, addresses: &addresses, facts, joined: &joined };
     let keys = request.stack.ensure_keys(keys, &render, SystemTime::now())?;
     let configs = request.stack.render(&render, &keys)?;
     let Access::Kubernetes(access) = request.stack.access(&render, &keys)?;
     let api = Api { node: &access.node, port: access.address.port() };
-    check_reachable(cluster, api, &survey.facts)?;
+    check_reachable(cluster, api, facts)?;
+    let wanted = Wanted::new(cluster, &addresses, api, facts, configs);
 
     let current = request.images.current()?;
     let image = known.map_or_else(|| current.clone(), |state| state.image.clone());
-    let digests = configs.iter().map(|(name, config)| (name.clone(), config.digest())).collect();
     let plan = plan_up(&UpRequest {
         cluster,
         addresses: &addresses,
         applied: known.map(|state| &state.applied),
         observed: own,
-        facts: &survey.facts,
-        configs: &digests,
+        facts,
+        records: &wanted.records(&image),
         image: &current,
     });
-    let applied = Applied { cluster: cluster.clone(), addresses: addresses.clone() };
+    let founded = known.zip(own).filter(|(state, own)| lives_on(&state.applied, own));
+    let completed = founded.and_then(|(state, _)| state.applied.completed.clone());
+    let applied = Applied { cluster: cluster.clone(), addresses, joined, completed };
     let state = match (known, &recorded) {
         (Some(known), _) => ClusterState { applied, image, ..known.clone() },
         (None, recorded) => ClusterState {
             kubeconfig: recorded.as_ref().and_then(|state| state.kubeconfig.clone()),
             kubeconfig_made: recorded.as_ref().is_some_and(|state| state.kubeconfig_made),
-            ..ClusterState::new(applied, survey.facts.clone(), image)
+            ..ClusterState::new(applied, facts.clone(), image)
         },
     };
-    let is_new = own.is_none();
-    Ok(Prepared { plan, survey, state, keys, addresses, configs, is_new })
+    let (before, observed) = (known.cloned(), own.cloned());
+    Ok(Prepared { plan, survey, state, keys, wanted, before, observed })
 }
 
 /// Networks that the cluster must not use: what the ground says, and what stopped clusters will want back.
@@ -120,11 +126,8 @@ fn occupied(
 ) -> Result<BTreeMap<IpNet, String>, Problem> {
     let mut occupied = survey.facts.occupied.clone();
     let own = observed.iter().find(|observed| observed.name == *request.cluster.name());
-    let mut ours: Vec<IpNet> = own.and_then(|observed| observed.network).into_iter().collect();
-    if let Some(existing) = existing {
-        ours.push(existing.node_network);
-        ours.extend(&existing.pod_networks);
-    }
+    let mut ours: Vec<IpNet> = own.iter().flat_map(|own| own.networks.clone()).collect();
+    ours.extend(existing.iter().flat_map(|existing| existing.networks()));
     occupied.retain(|network, _| !ours.iter().any(|own| own.contains(network)));
     for name in request.state.clusters()? {
         if name == *request.cluster.name() {
@@ -132,11 +135,8 @@ fn occupied(
         }
         // What cannot be read is told by every command about that cluster; its running network is among the ground's.
         if let Ok(Some(other)) = request.state.read(&name) {
-            let addresses = other.applied.addresses;
-            occupied.insert(addresses.node_network, format!("cluster {name}"));
-            occupied.extend(
-                addresses.pod_networks.into_iter().map(|pods| (pods, format!("cluster {name}"))),
-            );
+            let networks = other.applied.addresses.networks();
+            occupied.extend(networks.map(|network| (network, format!("cluster {name}"))));
         }
     }
     Ok(occupied)
@@ -145,6 +145,7 @@ fn occupied(
 /// Decides, and records the decisions before anything is made of them.
 pub(crate) async fn prepare_and_record(
     request: &PrepareRequest<'_>,
+    only: &BTreeSet<NodeName>,
     reporter: &Reporter,
 ) -> Result<Prepared, Problems> {
     let cluster = request.cluster.name();
@@ -152,8 +153,12 @@ pub(crate) async fn prepare_and_record(
     let lock = tokio::task::spawn_blocking(move || state.lock_addresses()).await;
     let _lock = lock.map_err(|error| Problem::from_error("engine.thread", &error))??;
     let known_keys = request.state.read_keys(cluster)?;
-    let prepared = prepare(request).await?;
+    let mut prepared = prepare(request).await?;
     prepared.plan.check()?;
+    if !only.is_empty() {
+        let is_asked = |node: Option<&NodeName>| node.is_none_or(|node| only.contains(node));
+        prepared.plan.actions.retain(|action| is_asked(action.node()));
+    }
     report_plan(&prepared, reporter);
     if known_keys.as_ref() != Some(&prepared.keys) {
         request.state.write_keys(cluster, &prepared.keys)?;

@@ -4,6 +4,7 @@
 //! ```text
 //! STATE/clusters/NAME/cluster.json   ClusterState
 //!                     keys.json      the stack's keys, 0600
+//!                     events*.jsonl  what the verbs did, see `events`
 //! STATE/clusters/NAME.lock           ClusterLock
 //! STATE/PROVIDER/…                   the provider's own
 //! ```
@@ -12,7 +13,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
-use bivouac_spec::facts::Applied;
+use bivouac_spec::facts::{Applied, Completed};
 use bivouac_spec::{ClusterName, Facts, Problem};
 use bivouac_stacks::{Keys, RenderRequest};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -83,8 +84,15 @@ impl ClusterState {
     /// What the cluster's stack renders it from.
     #[must_use]
     pub const fn render_request(&self) -> RenderRequest<'_> {
-        let Applied { cluster, addresses } = &self.applied;
-        RenderRequest { cluster, addresses, facts: &self.facts }
+        let Applied { cluster, addresses, joined, .. } = &self.applied;
+        RenderRequest { cluster, addresses, facts: &self.facts, joined }
+    }
+
+    /// The same for the cluster as it was when all of it was usable last.
+    #[must_use]
+    pub fn completed_request(&self) -> Option<RenderRequest<'_>> {
+        let Completed { cluster, addresses, joined } = self.applied.completed.as_deref()?;
+        Some(RenderRequest { cluster, addresses, facts: &self.facts, joined })
     }
 }
 
@@ -113,7 +121,7 @@ impl StateDirectory {
         self.path.join("clusters")
     }
 
-    fn cluster_path(&self, name: &ClusterName) -> Utf8PathBuf {
+    pub(crate) fn cluster_path(&self, name: &ClusterName) -> Utf8PathBuf {
         self.clusters_path().join(name.as_str())
     }
 
@@ -213,7 +221,9 @@ impl StateDirectory {
     /// When its folder cannot be removed.
     pub fn remove(&self, name: &ClusterName) -> Result<(), Problem> {
         // Last what makes it known: a removal that was cut short is found and finished by the next.
-        let _ = std::fs::remove_file(self.cluster_path(name).join("keys.json"));
+        for file in ["keys.json", crate::events::NEWEST, crate::events::OLDER] {
+            let _ = std::fs::remove_file(self.cluster_path(name).join(file));
+        }
         match fs_err::remove_dir_all(self.cluster_path(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&error)),
             _ => Ok(()),

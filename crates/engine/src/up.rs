@@ -1,24 +1,25 @@
 //! `up`: makes a cluster, or makes it whole again, and waits until it is usable.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bivouac_plan::Action;
-use bivouac_provider::{ImageRequest, NetworkRequest, Node, NodeRequest};
-use bivouac_spec::{Class, NodeName, Problem, Problems};
-use bivouac_stacks::Access;
+use bivouac_provider::Node;
+use bivouac_spec::{NodeName, Problem, Problems};
+use bivouac_stacks::Change;
 use camino::Utf8PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{merge_access, reachable_kubeconfig, remember_access};
-use crate::follow::{follow_until_usable, up_interrupted};
+use crate::events::Recording;
+use crate::follow::{Until, follow_until};
 use crate::ground::refuse_other_ground;
-use crate::images::bring_image;
 use crate::kubeconfig::UserFile;
-use crate::ports::{Api, addresses_of_ground, published_ports};
+use crate::make::Making;
 use crate::prepare::prepare_and_record;
-use crate::{Event, PrepareRequest, Prepared, Reporter};
+use crate::steps::run_steps;
+use crate::{PrepareRequest, Prepared, Reporter};
 
 /// How an `up` is done.
 pub struct UpOptions {
@@ -26,6 +27,10 @@ pub struct UpOptions {
     pub agent: Utf8PathBuf,
     /// The kubeconfig file that the access is merged into.
     pub kubeconfig: Option<UserFile>,
+    /// The name of the verb, for those who wait for it to end.
+    pub verb: &'static str,
+    /// Only these nodes; all when empty.
+    pub only: BTreeSet<NodeName>,
     /// How long the nodes may take to be usable, once they are started.
     pub timeout: Duration,
 }
@@ -53,7 +58,7 @@ pub async fn up(
     cancel: &CancellationToken,
 ) -> Result<Upped, Problems> {
     let cluster = request.cluster.name();
-    let lock = match request.state.lock(cluster, "up") {
+    let lock = match request.state.lock(cluster, options.verb) {
         Ok(lock) => lock,
         Err(problem) => {
             // Whoever may not write the state lacks more than that: all of it at once.
@@ -61,11 +66,12 @@ pub async fn up(
             return Err(problem.into());
         }
     };
-    reporter.report(Event::Started { verb: "up".to_owned(), cluster: cluster.clone() });
-    let upped = up_locked(request, options, reporter, cancel).await;
+    let recording = Recording::begin(request.state, cluster, options.verb, reporter);
+    let upped = up_locked(request, options, recording.reporter(), cancel).await;
     if upped.is_err() {
         forget_what_never_was(request).await;
     }
+    recording.end(&upped);
     if upped.is_err() && !request.state.knows(cluster) {
         // Nothing of it stays. The refusal is what is told.
         let _ = lock.remove();
@@ -100,14 +106,18 @@ async fn up_locked(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Upped, Problems> {
-    let prepared = prepare_and_record(request, reporter).await?;
+    let mut prepared = prepare_and_record(request, &options.only, reporter).await?;
 
-    let nodes = if prepared.plan.is_empty() {
-        open_all(request, &prepared).await?
-    } else {
-        make(&Making { request, options, prepared: &prepared, reporter }, cancel).await?
-    };
-    follow_until_usable(&nodes, options.timeout, reporter, cancel).await?;
+    if !prepared.plan.is_empty() {
+        Making { request, options, prepared: &prepared, reporter, cancel }.make().await?;
+    }
+    let is_asked = |node: &NodeName| options.only.is_empty() || options.only.contains(node);
+    let nodes = open_nodes(request, prepared.wanted.nodes.keys().filter(|node| is_asked(node)));
+    let nodes = nodes.await?;
+    follow_until(Until::Usable, &nodes, options.timeout, reporter, cancel).await?;
+    if options.only.is_empty() {
+        complete(request, &mut prepared, reporter).await?;
+    }
     if let Some(file) = &options.kubeconfig {
         let access = request.stack.access(&prepared.state.render_request(), &prepared.keys)?;
         let kubeconfig = reachable_kubeconfig(request.provider.as_ref(), &access).await?;
@@ -125,87 +135,33 @@ async fn up_locked(
     })
 }
 
-async fn open_all(
+async fn open_nodes(
     request: &PrepareRequest<'_>,
-    prepared: &Prepared,
+    nodes: impl Iterator<Item = &NodeName>,
 ) -> Result<Vec<Arc<dyn Node>>, Problem> {
     let cluster = request.cluster.name();
-    let nodes = prepared.configs.keys().map(|node| request.provider.open_node(cluster, node));
+    let nodes = nodes.map(|node| request.provider.open_node(cluster, node));
     futures::future::try_join_all(nodes).await
 }
 
-/// What nodes are made of.
-struct Making<'a> {
-    request: &'a PrepareRequest<'a>,
-    options: &'a UpOptions,
-    prepared: &'a Prepared,
-    reporter: &'a Reporter,
-}
-
-/// Carries out the plan: image, network, then every node at the same moment.
-async fn make(
-    making: &Making<'_>,
-    cancel: &CancellationToken,
-) -> Result<Vec<Arc<dyn Node>>, Problems> {
-    let Making { request, options, prepared, reporter } = making;
-    let (cluster, provider) = (request.cluster, request.provider.as_ref());
-    let image = request.images.ensure(&prepared.state.image, reporter, cancel).await?;
-    let go_on = || if cancel.is_cancelled() { Err(up_interrupted()) } else { Ok(()) };
-    go_on()?;
-    let brought = ImageRequest { image: image.clone(), agent: options.agent.clone() };
-    let ground = cluster.spec.provider.name();
-    bring_image((ground, provider), &brought, reporter, cancel).await?;
-    let Access::Kubernetes(access) =
-        request.stack.access(&prepared.state.render_request(), &prepared.keys)?;
-    let api = Api { node: &access.node, port: access.address.port() };
-    let network = NetworkRequest {
-        cluster: cluster.name().clone(),
-        addresses: addresses_of_ground(cluster, &prepared.addresses),
-        ports: published_ports(cluster, api, prepared.survey.facts.reaches_nodes),
-    };
-    provider.ensure_network(&network).await?;
-    go_on()?;
-    let resources: BTreeMap<NodeName, _> =
-        cluster.nodes().into_iter().map(|node| (node.name, node.resources)).collect();
-    let requests = prepared.configs.iter().map(|(node, config)| NodeRequest {
-        cluster: network.cluster.clone(),
-        node: node.clone(),
-        addresses: network.addresses.clone(),
-        ports: network.ports.iter().filter(|port| port.node == *node).cloned().collect(),
-        resources: resources.get(node).copied().unwrap_or_default(),
-        image: image.clone(),
-        agent: options.agent.clone(),
-        config: config.clone(),
-    });
-    make_nodes(making, requests.collect()).await
-}
-
-async fn make_nodes(
-    making: &Making<'_>,
-    requests: Vec<NodeRequest>,
-) -> Result<Vec<Arc<dyn Node>>, Problems> {
-    let made = requests.iter().map(|node| async move {
-        let made = making.request.provider.ensure_node(node).await?;
-        making.reporter.report(Event::NodeStarted { node: node.node.clone() });
-        Ok(made)
-    });
-    let (mut nodes, mut problems) = (Vec::new(), Vec::<Problem>::new());
-    for outcome in futures::future::join_all(made).await {
-        match outcome {
-            Ok(node) => nodes.push(node),
-            Err(problem) => problems.push(problem),
-        }
-    }
-    if nodes.is_empty() && !problems.is_empty() && making.prepared.is_new {
-        // Else what was begun would look like a cluster whose nodes are lost. What it began with is what is told; what cannot be
-        // removed is found by `down`.
-        let _ = making.request.provider.destroy_cluster(making.request.cluster.name()).await;
-    }
-    if !nodes.is_empty()
-        && let Some(first) = problems.first_mut()
+/// All of the cluster is as it was asked for: what is left to be done once is done, and that is recorded.
+async fn complete(
+    request: &PrepareRequest<'_>,
+    prepared: &mut Prepared,
+    reporter: &Reporter,
+) -> Result<(), Problems> {
+    let state = &prepared.state;
+    if state.applied.completed.as_ref().is_some_and(|before| before.cluster == state.applied.cluster)
     {
-        first.class = Class::Partial;
+        return Ok(());
     }
-    Problems::check(problems)?;
-    Ok(nodes)
+    if let Some(before) = &state.applied.completed {
+        let change = Change::Changed(&before.cluster);
+        let steps = request.stack.steps(&state.render_request(), &change)?;
+        let nodes: BTreeSet<NodeName> = prepared.wanted.nodes.keys().cloned().collect();
+        run_steps(request.provider.as_ref(), request.cluster.name(), &nodes, &steps, reporter).await?;
+    }
+    prepared.state.applied = prepared.state.applied.clone().completed();
+    request.state.write(&prepared.state)?;
+    Ok(())
 }

@@ -1,14 +1,16 @@
-//! Builds the node image of the embedded bundle into a store: `build_node_image STORE`.
+//! Builds a node image of the embedded bundle into a store: `build_node_image STORE [STACK]`.
 
 use std::io::Write;
 use std::time::Instant;
 
-use bivouac_image::{BuildOptions, Bundle, Cancel, Event, Source, Store, build};
+use bivouac_image::{BuildOptions, Bundle, Cancel, Event, Source, Stack, Store, build};
 use camino::Utf8Path;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let root = arguments.next().expect("the store's folder is the first argument");
+    let stack = arguments.next().map_or(Some(Stack::default()), |name| Stack::named(&name));
+    let stack = stack.expect("the second argument is the name of a stack");
     let since = Instant::now();
     let say = |text: String| {
         let seconds = since.elapsed().as_secs_f64();
@@ -19,7 +21,7 @@ fn main() {
         event => say(format!("{event:?}")),
     };
     let result = Store::open(Utf8Path::new(&root)).and_then(|store| {
-        let options = BuildOptions { source: Source::Auto };
+        let options = BuildOptions { stack, source: Source::Auto };
         build(&store, &Bundle::embedded()?, &options, &on_event, &Cancel::new())
     });
     match result {

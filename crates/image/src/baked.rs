@@ -25,6 +25,7 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 type Layer = (Sha256, u64);
 
 /// All container images of the lock.
+#[derive(Default)]
 pub(crate) struct Baked {
     /// The container image directory.
     pub(crate) folder: Utf8PathBuf,

@@ -1,9 +1,9 @@
 //! Building a node image from a bundle: what is in the store is used, the rest is made.
 //!
 //! ```text
-//! base      mmdebstrap ---------------.
-//!                                      }--> node: layers, OCI layout, root file system
-//! programs  download or go build -----'
+//! base      mmdebstrap ----> packages  mmdebstrap ---.
+//!                                                     }--> node: layers, OCI layout, root file system
+//! programs  download or go build --------------------'
 //! ```
 //!
 //! The base is made beside the programs; these are made one after the other, since `go build` uses all processors.
@@ -15,7 +15,7 @@ use camino::Utf8Path;
 
 use crate::bundle::Bundle;
 use crate::cancel::Cancel;
-use crate::debian::ensure_base;
+use crate::debian::{DebianLayer, ensure_base, ensure_packages};
 use crate::download::Downloader;
 use crate::error::Error;
 use crate::event::{Event, OnEvent, Step};
@@ -24,6 +24,7 @@ use crate::lock::Program;
 use crate::node::{NodeImage, Parts, assemble};
 use crate::oci::host_architecture;
 use crate::program::{Made, Origin, Request, ensure_program};
+use crate::stack::Stack;
 use crate::store::{Context, Kind, Out, Store};
 use crate::tools::{self, Needs};
 use crate::verify;
@@ -45,9 +46,11 @@ pub enum Source {
     Build,
 }
 
-/// How to build.
+/// What to build, and how.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BuildOptions {
+    /// What the image is for.
+    pub stack: Stack,
     /// Which ways to a program may be taken.
     pub source: Source,
 }
@@ -63,15 +66,15 @@ pub fn ensure(
     on_event: OnEvent<'_>,
     cancel: &Cancel,
 ) -> Result<NodeImage, Error> {
-    match find(store, bundle) {
+    match find(store, bundle, options.stack) {
         Some(image) => Ok(image),
         None => build(store, bundle, options, on_event, cancel),
     }
 }
 
-/// The image of this bundle, when it is there and a quick look finds nothing wrong.
-pub fn find(store: &Store, bundle: &Bundle) -> Option<NodeImage> {
-    let image = NodeImage::open(store, &bundle.image_key()).ok()?;
+/// The image of this bundle for a stack, when it is there and a quick look finds nothing wrong.
+pub fn find(store: &Store, bundle: &Bundle, stack: Stack) -> Option<NodeImage> {
+    let image = NodeImage::open(store, &bundle.image_key(stack).ok()?).ok()?;
     verify::check_quickly(&image).ok().map(|()| image)
 }
 
@@ -86,7 +89,7 @@ pub fn build(
     on_event: OnEvent<'_>,
     cancel: &Cancel,
 ) -> Result<NodeImage, Error> {
-    on_event(Event::Planned { steps: plan_steps(bundle) });
+    on_event(Event::Planned { steps: plan_steps(bundle, options.stack)? });
     let builder = Builder { store, bundle, options, on_event, downloader: Downloader::new() };
     // So that a failure on one side ends the work on the other.
     let inner = Cancel::new();
@@ -98,17 +101,23 @@ pub fn build(
 }
 
 /// The steps of a build, with weights from builds on two cores.
-pub fn plan_steps(bundle: &Bundle) -> Vec<Step> {
-    let lock = bundle.lock();
-    let mut steps =
-        vec![Step { id: "base".into(), name: format!("Debian {}", lock.debian.suite), weight: 35 }];
-    for program in &lock.programs {
+///
+/// # Errors
+/// [`Error::Lock`] when the lock says nothing of the stack.
+pub fn plan_steps(bundle: &Bundle, stack: Stack) -> Result<Vec<Step>, Error> {
+    let suite = &bundle.lock().debian.suite;
+    let mut steps = vec![Step { id: "base".into(), name: format!("Debian {suite}"), weight: 35 }];
+    if bundle.packages(stack)?.is_some() {
+        let name = format!("Debian packages of {stack}");
+        steps.push(Step { id: "packages".into(), name, weight: 45 });
+    }
+    for program in bundle.programs(stack)? {
         let id = format!("program/{}", program.name);
         let name = format!("{} {}", program.name, program.version);
         steps.push(Step { id, name, weight: weight(program) });
     }
     steps.push(Step { id: "node".into(), name: "node image".into(), weight: 10 });
-    steps
+    Ok(steps)
 }
 
 /// Seconds from nothing, modules to be fetched included. What shares packages with an earlier program takes less than
@@ -137,35 +146,38 @@ impl Builder<'_> {
     fn run(&self, cancel: &Cancel) -> Result<NodeImage, Error> {
         let context = Context { step: "node", on_event: self.on_event, cancel };
         let _building = self.store.lock_building(&context)?;
-        let key = self.bundle.image_key();
+        let stack = self.options.stack;
+        let key = self.bundle.image_key(stack)?;
+        let wanted = self.bundle.programs(stack)?;
         let present = self.store.piece(Kind::Image, &key).exists();
         if present && verify::check_image(self.store, &key).is_ok() {
             let image = NodeImage::open(self.store, &key)?;
-            for step in plan_steps(self.bundle) {
+            for step in plan_steps(self.bundle, stack)? {
                 let size = if step.id == "node" { image.manifest.size } else { 0 };
                 (self.on_event)(Event::Reused { step: step.id, size });
             }
             return Ok(image);
         }
-        let origins = self.origins();
-        self.preflight(&origins)?;
-        let (base, mut programs) = self.base_and_programs(&origins, cancel)?;
-        for program in self.debian_programs() {
-            let origin = Origin::Debian;
-            programs
-                .insert(program.name.clone(), self.program(program, origin, Some(&base), cancel)?);
+        let origins = self.origins(wanted);
+        self.preflight(wanted, &origins)?;
+        let (base, mut programs) = self.base_and_programs(wanted, &origins, cancel)?;
+        for program in wanted.iter().filter(|program| !program.debian.is_empty()) {
+            let made = self.program(program, Origin::Debian, Some(&base.layer), cancel)?;
+            programs.insert(program.name.clone(), made);
         }
-        self.node(&key, &Parts { base: &base, programs: &programs }, cancel)
-    }
-
-    fn debian_programs(&self) -> impl Iterator<Item = &Program> {
-        self.bundle.lock().programs.iter().filter(|program| !program.debian.is_empty())
+        let packages = match self.bundle.packages(stack)? {
+            Some(packages) => Some(self.debian("packages", cancel, |context| {
+                ensure_packages(self.store, self.bundle, &base.layer, packages, context)
+            })?),
+            None => None,
+        };
+        self.node(&key, &Parts { stack, base, packages, programs }, cancel)
     }
 
     /// How each program comes that does not come from the base.
-    fn origins(&self) -> BTreeMap<&str, Origin<'_>> {
-        let programs = self.bundle.lock().programs.iter();
-        programs
+    fn origins<'p>(&self, wanted: &'p [Program]) -> BTreeMap<&'p str, Origin<'p>> {
+        wanted
+            .iter()
             .filter(|program| program.debian.is_empty())
             .map(|program| (program.name.as_str(), self.origin(program)))
             .collect()
@@ -189,23 +201,27 @@ impl Builder<'_> {
     }
 
     /// Everything that would stop the build later, told now.
-    fn preflight(&self, origins: &BTreeMap<&str, Origin<'_>>) -> Result<(), Error> {
-        let missing: Vec<&Program> = self
-            .bundle
-            .lock()
-            .programs
+    fn preflight(
+        &self,
+        wanted: &[Program],
+        origins: &BTreeMap<&str, Origin<'_>>,
+    ) -> Result<(), Error> {
+        let missing: Vec<&Program> = wanted
             .iter()
             .filter(|program| {
                 let key = self.bundle.program_key(program);
                 !self.store.piece(Kind::Program, &key).exists()
             })
             .collect();
-        let base = !self.store.piece(Kind::Base, &self.bundle.base_key()).exists();
+        let packages = self.bundle.packages(self.options.stack)?;
+        let debian = std::iter::once(self.bundle.base_key())
+            .chain(packages.map(|packages| self.bundle.packages_key(packages)))
+            .any(|key| !self.store.piece(Kind::Base, &key).exists());
         let built = missing
             .iter()
             .copied()
             .filter(|program| matches!(origins.get(program.name.as_str()), Some(Origin::Build)));
-        check_tools(self.bundle, built, base)?;
+        check_tools(self.bundle, built, debian)?;
         let needed = if missing.len() > 3 { SPACE_COLD } else { SPACE_WARM };
         let free = self.store.free_space()?;
         if free < needed {
@@ -216,12 +232,13 @@ impl Builder<'_> {
 
     fn base_and_programs(
         &self,
+        wanted: &[Program],
         origins: &BTreeMap<&str, Origin<'_>>,
         cancel: &Cancel,
-    ) -> Result<(Layer, BTreeMap<String, Made>), Error> {
+    ) -> Result<(DebianLayer, BTreeMap<String, Made>), Error> {
         let (base, programs) = std::thread::scope(|scope| {
             let base = scope.spawn(|| self.base(cancel).inspect_err(|_| cancel.cancel()));
-            let programs = self.programs(origins, cancel).inspect_err(|_| cancel.cancel());
+            let programs = self.programs(wanted, origins, cancel).inspect_err(|_| cancel.cancel());
             (base.join().expect("making the base does not panic"), programs)
         });
         match (base, programs) {
@@ -233,21 +250,31 @@ impl Builder<'_> {
         }
     }
 
-    fn base(&self, cancel: &Cancel) -> Result<Layer, Error> {
-        self.step("base", cancel, |context| {
-            let (layer, made) = ensure_base(self.store, self.bundle, context)?;
-            let size = layer.size;
-            Ok((layer, made, size))
+    fn base(&self, cancel: &Cancel) -> Result<DebianLayer, Error> {
+        self.debian("base", cancel, |context| ensure_base(self.store, self.bundle, context))
+    }
+
+    fn debian(
+        &self,
+        id: &str,
+        cancel: &Cancel,
+        work: impl FnOnce(&Context<'_>) -> Result<DebianLayer, Error>,
+    ) -> Result<DebianLayer, Error> {
+        self.step(id, cancel, |context| {
+            let made = work(context)?;
+            let (now, size) = (made.made_now, made.layer.size);
+            Ok((made, now, size))
         })
     }
 
     fn programs(
         &self,
+        wanted: &[Program],
         origins: &BTreeMap<&str, Origin<'_>>,
         cancel: &Cancel,
     ) -> Result<BTreeMap<String, Made>, Error> {
         let mut programs = BTreeMap::new();
-        for program in &self.bundle.lock().programs {
+        for program in wanted {
             if let Some(origin) = origins.get(program.name.as_str()) {
                 let made = self.program(program, *origin, None, cancel)?;
                 programs.insert(program.name.clone(), made);
@@ -276,7 +303,7 @@ impl Builder<'_> {
         })
     }
 
-    fn node(&self, key: &str, parts: &Parts<'_>, cancel: &Cancel) -> Result<NodeImage, Error> {
+    fn node(&self, key: &str, parts: &Parts, cancel: &Cancel) -> Result<NodeImage, Error> {
         self.step("node", cancel, |context| {
             let is_sound = |_: &Utf8Path| verify::check_image(self.store, key);
             let mut make = |out: &Out<'_>| assemble(self.store, self.bundle, parts, out, context);

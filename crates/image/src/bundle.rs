@@ -10,6 +10,7 @@ use crate::digest::{Hasher, Sha256};
 use crate::error::{At, Error};
 use crate::lock::{Lock, Program};
 use crate::oci::{canonical, host_architecture};
+use crate::stack::{Packages, Recipe, Stack};
 
 static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../bundle");
 
@@ -109,15 +110,62 @@ impl Bundle {
         key(hasher)
     }
 
-    /// The key of the node image: everything that goes into it.
-    pub fn image_key(&self) -> String {
+    /// The key of a layer of Debian packages above the base.
+    pub(crate) fn packages_key(&self, packages: &Packages) -> String {
+        let mut hasher = recipe("packages");
+        hasher.field(self.base_key().as_bytes());
+        hasher.field(&canonical(packages));
+        key(hasher)
+    }
+
+    /// The key of a stack's node image: everything that goes into it.
+    ///
+    /// # Errors
+    /// [`Error::Lock`] when the lock says nothing of the stack.
+    pub fn image_key(&self, stack: Stack) -> Result<String, Error> {
         let mut hasher = recipe("node");
         hasher.field(self.base_key().as_bytes());
-        for program in &self.lock.programs {
-            hasher.field(self.program_key(program).as_bytes());
+        for layer in self.lock.layers(stack)? {
+            match layer {
+                Recipe::Programs {} => {
+                    for program in &self.lock.programs {
+                        hasher.field(self.program_key(program).as_bytes());
+                    }
+                }
+                Recipe::ContainerImages {} => hasher.field(&canonical(&self.lock.images)),
+                Recipe::Packages(packages) => {
+                    hasher.field(self.packages_key(packages).as_bytes());
+                }
+                Recipe::Instance(instance) => {
+                    hasher.field(&canonical(instance));
+                    for file in instance.files.values() {
+                        hasher.field(self.file(file).unwrap_or_default());
+                    }
+                }
+            }
         }
-        hasher.field(&canonical(&self.lock.images));
-        key(hasher)
+        Ok(key(hasher))
+    }
+
+    /// A file of the bundle.
+    pub(crate) fn file(&self, path: &str) -> Option<&[u8]> {
+        self.files.get(path).map(Vec::as_slice)
+    }
+
+    /// The programs that are in the node image of a stack.
+    pub(crate) fn programs(&self, stack: Stack) -> Result<&[Program], Error> {
+        let mut layers = self.lock.layers(stack)?.iter();
+        let all =
+            layers.any(|layer| matches!(layer, Recipe::Programs {} | Recipe::ContainerImages {}));
+        Ok(if all { &self.lock.programs } else { &[] })
+    }
+
+    /// The Debian packages that the node image of a stack has besides those of the base.
+    pub(crate) fn packages(&self, stack: Stack) -> Result<Option<&Packages>, Error> {
+        Ok(self.lock.layers(stack)?.iter().find_map(|layer| match layer {
+            Recipe::Packages(packages) => Some(packages),
+            _ => None,
+        }))
     }
 
     /// A program by name.

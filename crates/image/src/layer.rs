@@ -3,6 +3,8 @@
 //! Entries are sorted, times are fixed, owners are numbers and names of owners are left out, so that the same input
 //! gives the same digest on every machine.
 
+mod difference;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, BufWriter, Write};

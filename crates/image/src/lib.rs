@@ -6,7 +6,7 @@
 //! Not here: running nodes (the providers), telling containerd about images (the agent), drawing progress (the CLI).
 //!
 //! ```text
-//! bundle/ --lock--> keys --ensure_piece--> programs/ base/ --assemble--> images/<key>/{oci,rootfs}
+//! bundle/ --lock--> keys --ensure_piece--> programs/ base/ --assemble--> images/<key>/{oci,rootfs}, one a stack
 //! image archives --import--> container image directory --bind mount--> every node
 //! ```
 
@@ -27,6 +27,7 @@ mod event;
 mod files;
 mod golang;
 mod inode;
+mod instance;
 mod layer;
 mod libraries;
 mod loaded;
@@ -36,6 +37,7 @@ mod oci;
 mod program;
 mod prune;
 mod reference;
+mod stack;
 mod store;
 mod stream;
 mod tools;
@@ -52,12 +54,14 @@ pub use digest::Sha256;
 pub use engine::import_docker_image;
 pub use error::Error;
 pub use event::{Event, OnEvent, Step, Unit};
+pub use instance::INSTANCE_IMAGES;
 pub use layer::Layer;
 pub use lock::{Build, Debian, Download, Go, Image, Lock, Program};
 pub use node::{BAKED_IMAGES, NodeImage, NodeManifest};
 pub use oci::host_architecture;
 pub use prune::{NodeImageInfo, Pruned, list, prune};
 pub use reference::normalize;
+pub use stack::{Instance, Packages, Recipe, Stack};
 pub use store::{Context, Kind, Out, Store, StoreLock};
 pub use tools::Tool;
 pub use verify::{Damage, verify};

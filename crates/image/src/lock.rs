@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256;
 use crate::error::Error;
+use crate::stack::{self, Recipe, Stack};
 
 /// The format that this code reads.
 const FORMAT: u32 = 1;
@@ -28,9 +29,11 @@ pub struct Lock {
     /// Programs, in the order in which they are built.
     #[serde(default, rename = "program")]
     pub programs: Vec<Program>,
-    /// Container images that every node carries.
+    /// Container images that nodes carry.
     #[serde(default, rename = "image")]
     pub images: Vec<Image>,
+    /// What the node image of each stack has above the Debian base, the lowest layer first.
+    pub stacks: BTreeMap<Stack, Vec<Recipe>>,
 }
 
 /// Settings of every `go build`.
@@ -279,7 +282,16 @@ impl Lock {
             }
             self.chain(image).map_err(about)?;
         }
-        Ok(())
+        stack::check(&self.stacks)
+    }
+
+    /// The layers of a stack's node image above the Debian base.
+    ///
+    /// # Errors
+    /// [`Error::Lock`] when the lock says none.
+    pub fn layers(&self, stack: Stack) -> Result<&[Recipe], Error> {
+        let layers = self.stacks.get(&stack).map(Vec::as_slice);
+        layers.ok_or_else(|| Error::Lock(format!("it says nothing of the stack {stack}")))
     }
 
     /// The image with those below it, the lowest first.
@@ -313,6 +325,7 @@ mod tests {
         epoch = 1
         go = { version = "1.26" }
         debian = { suite = "s", mirror = "m", variant = "v", packages = [] }
+        stacks = {}
     "#;
 
     fn refused(text: &str) -> String {
@@ -323,6 +336,9 @@ mod tests {
     fn the_embedded_lock_is_valid() {
         let bundle = crate::Bundle::embedded().unwrap();
         assert!(bundle.lock().programs.iter().any(|program| program.name == "kube"));
+        for stack in Stack::ALL {
+            assert!(!bundle.lock().layers(stack).unwrap().is_empty(), "{stack}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The node image: three layers (Debian, programs, container images), an OCI layout, and the root file system that all
-//! nodes of a host share.
+//! The node image of a stack: layers (Debian and what the lock says of the stack), an OCI layout, and the root file system
+//! that all nodes of a host share.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,13 +13,16 @@ use serde_json::json;
 use crate::baked::{Baked, bake_images};
 use crate::bundle::Bundle;
 use crate::containers::empty_index;
+use crate::debian::DebianLayer;
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::event::Unit;
 use crate::files::{read_json, write_atomic, write_json};
+use crate::instance::{INSTANCE_IMAGES, write_instance};
 use crate::layer::{Layer, LayerBuilder};
 use crate::oci;
 use crate::program::Made;
+use crate::stack::{Recipe, Stack};
 use crate::store::{Context, Kind, Out, Store};
 use crate::stream::{HashingReader, decompress};
 use crate::unpack::{Record, make_root, unpack};
@@ -39,16 +42,15 @@ const EMPTY_FILES: [(&str, u32); 5] = [
     ("usr/local/bin/bivouac", 0o755),
 ];
 
-const FOLDERS: [&str; 14] = [
-    "dev",
+/// Folders of every node.
+const FOLDERS: [&str; 5] = ["dev", "proc", "run", "sys", "var/lib/bivouac"];
+
+/// Folders that go with the programs of the lock.
+const PROGRAM_FOLDERS: [&str; 9] = [
     "etc/cni/net.d",
     "etc/containerd",
     "etc/kubernetes/manifests",
     "opt/cni/bin",
-    "proc",
-    "run",
-    "sys",
-    "var/lib/bivouac",
     "var/lib/containerd",
     "var/lib/etcd",
     "var/lib/kubelet",
@@ -68,6 +70,9 @@ pub(crate) struct Quick {
 pub struct NodeManifest {
     /// Key of the recipe.
     pub key: String,
+    /// What it is for.
+    #[serde(default)]
+    pub stack: Stack,
     /// Digest of the OCI manifest.
     pub digest: Sha256,
     /// When it was made here.
@@ -76,7 +81,7 @@ pub struct NodeManifest {
     pub architecture: String,
     /// Time of every file, in seconds since 1970.
     pub epoch: u64,
-    /// Versions by program.
+    /// Versions by program or Debian package.
     pub versions: BTreeMap<String, String>,
     /// Full names of the container images in it.
     pub container_images: Vec<String>,
@@ -86,6 +91,9 @@ pub struct NodeManifest {
     pub layers: Vec<Layer>,
     /// Key of the Debian base.
     pub base: String,
+    /// Key of the layer of Debian packages above the base.
+    #[serde(default)]
+    pub packages: Option<String>,
     /// Keys of the programs.
     pub programs: Vec<String>,
     /// All blobs of the OCI layout.
@@ -130,60 +138,130 @@ impl NodeImage {
 }
 
 /// What the image is put together from.
-pub(crate) struct Parts<'a> {
-    pub(crate) base: &'a Layer,
+pub(crate) struct Parts {
+    pub(crate) stack: Stack,
+    pub(crate) base: DebianLayer,
+    /// What the stack's packages add to the base.
+    pub(crate) packages: Option<DebianLayer>,
     /// By name.
-    pub(crate) programs: &'a BTreeMap<String, Made>,
+    pub(crate) programs: BTreeMap<String, Made>,
+}
+
+impl Parts {
+    /// Layers that are finished already, the lowest first.
+    fn debian(&self) -> impl Iterator<Item = &DebianLayer> {
+        std::iter::once(&self.base).chain(&self.packages)
+    }
+
+    fn versions(&self, bundle: &Bundle) -> Result<BTreeMap<String, String>, Error> {
+        let programs = bundle.programs(self.stack)?.iter();
+        let mut versions: BTreeMap<_, _> =
+            programs.map(|program| (program.name.clone(), program.version.clone())).collect();
+        if let (Some(layer), Some(packages)) = (&self.packages, bundle.packages(self.stack)?) {
+            versions.extend(layer.versions(&packages.packages)?);
+        }
+        Ok(versions)
+    }
 }
 
 /// Fills the piece.
 pub(crate) fn assemble(
     store: &Store,
     bundle: &Bundle,
-    parts: &Parts<'_>,
+    parts: &Parts,
     out: &Out<'_>,
     context: &Context<'_>,
 ) -> Result<(), Error> {
-    let base = store.blob(&parts.base.digest);
-    let baked = bake_images(bundle, parts.programs, &base, out.work)?;
-    let programs = program_layer(bundle, parts.programs, &baked)?;
-    let mut images = LayerBuilder::new(bundle.lock().epoch);
-    images.tree(BAKED_IMAGES, &baked.folder)?;
+    let (upper, container_images) = upper_layers(store, bundle, parts, out)?;
+    let debian: Vec<Layer> = parts.debian().map(|debian| debian.layer.clone()).collect();
     let mut work = Work { context, done: 0, total: 0 };
-    let upper = programs.content_size() + images.content_size();
     // Everything is written twice: into layers, and out of them.
-    work.total = 2 * upper + parts.base.plain_size;
-    let mut layers = vec![parts.base.clone()];
-    for (name, builder) in [("programs", &programs), ("images", &images)] {
-        let path = out.work.join(format!("{name}.tar.zst"));
+    work.total = 2 * upper.iter().map(|(_, builder)| builder.content_size()).sum::<u64>()
+        + debian.iter().map(|layer| layer.plain_size).sum::<u64>();
+    let mut layers = debian;
+    for (name, builder) in &upper {
+        let path = out.work.join(format!("{}.tar.zst", name.replace(' ', "-")));
         let before = work.done;
         let layer = builder.write_compressed(&path, &mut |bytes| work.reach(before + bytes))?;
         work.reach(before + builder.content_size())?;
         store.adopt_blob(&path, &layer.digest)?;
         layers.push(layer);
     }
-    let (record, mut quick) = unpack_layers(store, &layers, &out.out.join("rootfs"), &mut work)?;
+    let debian = parts.debian().count();
+    let (record, mut quick) =
+        unpack_layers(store, &layers, debian, &out.out.join("rootfs"), &mut work)?;
     quick.sort_by(|one, other| one.path.cmp(&other.path));
     write_json(&out.out.join("files.json"), &record)?;
-    let documents = describe(bundle, &layers);
+    let mut steps = vec!["Debian"];
+    steps.extend(parts.packages.as_ref().map(|_| "packages"));
+    steps.extend(upper.iter().map(|(name, _)| *name));
+    let key = bundle.image_key(parts.stack)?;
+    let versions = parts.versions(bundle)?;
+    let about = About { key: &key, epoch: bundle.lock().epoch, versions: &versions };
+    let documents = describe(&about, &layers, &steps);
     let blobs = write_layout(store, &documents, &layers, &out.out.join("oci"))?;
-    let lock = bundle.lock();
+    let programs = bundle.programs(parts.stack)?.iter();
     let manifest = NodeManifest {
-        key: bundle.image_key(),
         digest: Sha256::of(&documents.manifest),
         created: jiff::Timestamp::now(),
         architecture: oci::host_architecture().into(),
-        epoch: lock.epoch,
-        versions: bundle.versions(),
-        container_images: baked.names,
+        epoch: bundle.lock().epoch,
+        container_images,
         size: record.values().map(|(size, _)| size).sum(),
+        base: parts.base.key.clone(),
+        packages: parts.packages.as_ref().map(|layer| layer.key.clone()),
+        programs: programs.map(|program| bundle.program_key(program)).collect(),
+        stack: parts.stack,
+        key,
+        versions,
         layers,
-        base: bundle.base_key(),
-        programs: lock.programs.iter().map(|program| bundle.program_key(program)).collect(),
         blobs,
         quick,
     };
     write_json(&out.out.join("manifest.json"), &manifest)
+}
+
+/// The layers that are made for this image, by what they hold, and the names of the container images in them.
+fn upper_layers(
+    store: &Store,
+    bundle: &Bundle,
+    parts: &Parts,
+    out: &Out<'_>,
+) -> Result<(Vec<(&'static str, LayerBuilder)>, Vec<String>), Error> {
+    let base = store.blob(&parts.base.layer.digest);
+    let recipes = bundle.lock().layers(parts.stack)?;
+    let baked = if recipes.iter().any(|recipe| matches!(recipe, Recipe::ContainerImages {})) {
+        bake_images(bundle, &parts.programs, &base, out.work)?
+    } else {
+        Baked::default()
+    };
+    let mut layers = Vec::new();
+    for recipe in recipes {
+        let mut builder = LayerBuilder::new(bundle.lock().epoch);
+        let name = match recipe {
+            // Its layer is one of its own.
+            Recipe::Packages(_) => continue,
+            Recipe::Programs {} => {
+                add_programs(&mut builder, bundle, &parts.programs, &baked)?;
+                "programs"
+            }
+            Recipe::ContainerImages {} => {
+                builder.tree(BAKED_IMAGES, &baked.folder)?;
+                "container images"
+            }
+            Recipe::Instance(instance) => {
+                let archive = write_instance(bundle, instance, &base, out.work)?;
+                let path = format!("{INSTANCE_IMAGES}/{}.tar", instance.name);
+                builder.file(&path, &archive, 0o644)?;
+                "instance image"
+            }
+        };
+        if layers.is_empty() {
+            add_identity(&mut builder);
+        }
+        layers.push((name, builder));
+    }
+    Ok((layers, baked.names))
 }
 
 struct Work<'a> {
@@ -201,17 +279,24 @@ impl Work<'_> {
     }
 }
 
-fn program_layer(
-    bundle: &Bundle,
-    programs: &BTreeMap<String, Made>,
-    baked: &Baked,
-) -> Result<LayerBuilder, Error> {
-    let mut builder = LayerBuilder::new(bundle.lock().epoch);
+/// What every node has, whatever its stack.
+fn add_identity(builder: &mut LayerBuilder) {
     for folder in FOLDERS {
         builder.folder(folder);
     }
     for (path, mode) in EMPTY_FILES {
         builder.empty(path, mode);
+    }
+}
+
+fn add_programs(
+    builder: &mut LayerBuilder,
+    bundle: &Bundle,
+    programs: &BTreeMap<String, Made>,
+    baked: &Baked,
+) -> Result<(), Error> {
+    for folder in PROGRAM_FOLDERS {
+        builder.folder(folder);
     }
     for program in &bundle.lock().programs {
         for (path, artifact) in &program.files {
@@ -222,10 +307,10 @@ fn program_layer(
             }
         }
         for (path, names) in &program.links {
-            add_links(&mut builder, path, names);
+            add_links(builder, path, names);
         }
     }
-    Ok(builder)
+    Ok(())
 }
 
 /// From a path of the node to one of the container images in it. Relative, for it must also hold on the host, below
@@ -244,10 +329,12 @@ pub(crate) fn add_links(builder: &mut LayerBuilder, path: &str, names: &[String]
     }
 }
 
-/// Unpacks the blobs themselves, so that the root file system is what the image says, digest by digest.
+/// Unpacks the blobs themselves, so that the root file system is what the image says, digest by digest. Of the lowest
+/// `debian` layers, only programs and libraries are looked at before every use.
 fn unpack_layers(
     store: &Store,
     layers: &[Layer],
+    debian: usize,
     rootfs: &Utf8Path,
     work: &mut Work<'_>,
 ) -> Result<(Record, Vec<Quick>), Error> {
@@ -268,12 +355,18 @@ fn unpack_layers(
         work.reach(work.done + layer.plain_size)?;
         for (path, (size, _)) in &unpacked {
             let program = path.starts_with("usr/bin/") || path.starts_with("usr/sbin/");
-            if number > 0 || program || path.contains(".so.") {
+            if number >= debian || program || path.contains(".so.") {
                 quick.insert(path.clone(), *size);
             }
         }
         record.extend(unpacked);
     }
+    // A higher layer may have put something else there, or nothing.
+    let is_file = |path: &String| {
+        fs::symlink_metadata(rootfs.join(path)).is_ok_and(|metadata| metadata.is_file())
+    };
+    record.retain(|path, _| is_file(path));
+    quick.retain(|path, _| is_file(path));
     let quick = quick.into_iter().map(|(path, size)| Quick { path, size }).collect();
     Ok((record, quick))
 }
@@ -284,16 +377,23 @@ struct Documents {
     index: Vec<u8>,
 }
 
-fn describe(bundle: &Bundle, layers: &[Layer]) -> Documents {
-    let mut labels: BTreeMap<String, String> = bundle
-        .versions()
-        .into_iter()
-        .map(|(name, version)| (format!("dev.bivouac.version.{name}"), version))
+/// What labels of the image say.
+struct About<'a> {
+    key: &'a str,
+    epoch: u64,
+    versions: &'a BTreeMap<String, String>,
+}
+
+fn describe(about: &About<'_>, layers: &[Layer], steps: &[&str]) -> Documents {
+    let versions = about.versions.iter();
+    let mut labels: BTreeMap<String, String> = versions
+        .map(|(name, version)| (format!("dev.bivouac.version.{name}"), version.clone()))
         .collect();
-    labels.insert("dev.bivouac.key".into(), bundle.image_key());
+    labels.insert("dev.bivouac.key".into(), about.key.to_owned());
     labels.insert("org.opencontainers.image.title".into(), "bivouac node".into());
-    let created = created(bundle.lock().epoch);
-    let steps = ["Debian", "programs", "container images"];
+    let created = created(about.epoch);
+    let history: Vec<_> =
+        steps.iter().map(|step| json!({"created": created, "created_by": step})).collect();
     let config = oci::canonical(&json!({
         "architecture": oci::host_architecture(),
         "os": "linux",
@@ -307,7 +407,7 @@ fn describe(bundle: &Bundle, layers: &[Layer]) -> Documents {
             "type": "layers",
             "diff_ids": layers.iter().map(|layer| layer.diff_id).collect::<Vec<_>>(),
         },
-        "history": steps.map(|step| json!({"created": created, "created_by": step})),
+        "history": history,
     }));
     let descriptors = layers
         .iter()
@@ -318,7 +418,7 @@ fn describe(bundle: &Bundle, layers: &[Layer]) -> Documents {
     ));
     let mut descriptor = oci::describe(MediaType::ImageManifest, &manifest);
     descriptor.set_platform(Some(oci::host_platform()));
-    let name = format!("{NAME}:{}", bundle.image_key());
+    let name = format!("{NAME}:{}", about.key);
     descriptor.set_annotations(Some([(oci::REF_NAME.to_owned(), name)].into()));
     let mut index = empty_index();
     index.set_manifests(vec![descriptor]);

@@ -11,6 +11,7 @@ use crate::error::{At, Error};
 use crate::files::{names, remove};
 use crate::loaded::open_unreached;
 use crate::node::NodeImage;
+use crate::stack::Stack;
 use crate::store::{Kind, Store};
 use crate::usage;
 use crate::verify::remove_piece;
@@ -20,11 +21,13 @@ use crate::verify::remove_piece;
 pub struct NodeImageInfo {
     /// Key, by which `prune` keeps it.
     pub key: String,
+    /// What it is for.
+    pub stack: Stack,
     /// Digest of the OCI manifest.
     pub digest: Sha256,
     /// When it was made here.
     pub created: jiff::Timestamp,
-    /// Versions by program.
+    /// Versions by program or Debian package.
     pub versions: BTreeMap<String, String>,
     /// Bytes of the files in its root file system.
     pub size: u64,
@@ -57,6 +60,7 @@ pub fn list(store: &Store) -> Result<Vec<NodeImageInfo>, Error> {
         let manifest = image.manifest;
         images.push(NodeImageInfo {
             key,
+            stack: manifest.stack,
             digest: manifest.digest,
             created: manifest.created,
             versions: manifest.versions,
@@ -85,7 +89,8 @@ pub fn prune(store: &Store, keep: &[&str]) -> Result<Pruned, Error> {
             continue;
         }
         if let Ok(image) = NodeImage::open(store, &key) {
-            used.pieces.insert((Kind::Base, image.manifest.base));
+            let debian = std::iter::once(image.manifest.base).chain(image.manifest.packages);
+            used.pieces.extend(debian.map(|key| (Kind::Base, key)));
             let programs = image.manifest.programs.into_iter();
             used.pieces.extend(programs.map(|key| (Kind::Program, key)));
             used.blobs.extend(image.manifest.blobs.iter().map(Sha256::hex));

@@ -3,7 +3,7 @@
 //! ```text
 //! blobs/sha256/<hex>   OCI blobs                     locks/   one file a key, held with flock
 //! programs/<key>/      what one recipe made          tmp/     work under way, resumable downloads
-//! base/<key>/          the Debian layer
+//! base/<key>/          Debian layers: the base, what packages add to it
 //! images/<key>/        node images: oci/ rootfs/ manifest.json
 //! containers/          container images that users loaded, see `containers`
 //! ```
@@ -32,7 +32,7 @@ const UNPACKED: [&str; 2] = ["images", "containers"];
 pub enum Kind {
     /// Outputs of one program of the bundle.
     Program,
-    /// The Debian layer.
+    /// A Debian layer: the base, or what packages add to it.
     Base,
     /// A node image.
     Image,

@@ -30,6 +30,12 @@ pub enum Error {
     /// A kubeconfig has another form than Kubernetes gives it.
     #[error("the kubeconfig is not usable: {0}")]
     KubeconfigForm(String),
+    /// The configuration of the incus client is no YAML.
+    #[error("the configuration of the incus client is not valid YAML")]
+    RemotesSyntax(#[source] yaml_serde::Error),
+    /// The configuration of the incus client has another form than the client gives it.
+    #[error("the configuration of the incus client is not usable: {0}")]
+    RemotesForm(String),
 }
 
 impl Error {
@@ -40,6 +46,8 @@ impl Error {
             Self::Read { .. } => "pki.read",
             Self::KubeconfigSyntax(_) => "pki.kubeconfig.syntax",
             Self::KubeconfigForm(_) => "pki.kubeconfig.form",
+            Self::RemotesSyntax(_) => "pki.remotes.syntax",
+            Self::RemotesForm(_) => "pki.remotes.form",
         }
     }
 }
@@ -50,6 +58,9 @@ impl From<&Error> for Problem {
         match error {
             Error::KubeconfigSyntax(_) | Error::KubeconfigForm(_) => {
                 problem.help("mend the file by hand, or name another with KUBECONFIG=PATH")
+            }
+            Error::RemotesSyntax(_) | Error::RemotesForm(_) => {
+                problem.help("mend the file by hand, or name another folder with INCUS_CONF=PATH")
             }
             _ => problem,
         }

@@ -4,6 +4,7 @@
 //! Pki ── Authorities ── cluster, front-proxy, etcd: certificate and key      service account: key pair
 //!    └── leaves: what was issued, by file name ── LeafRequest (subject, names, usage) and Issued (PEM)
 //! Kubeconfig: a document for one user of one cluster; merge and remove: that document in somebody's own file
+//! merge_remote, remove_remote: the same for the configuration of the incus client; self_signed: certificates without authority
 //! ```
 //!
 //! Values in, values out: nothing is read or written here. Callers keep the [`Pki`] and write files; whatever holds a key
@@ -16,7 +17,9 @@ mod kubeconfig;
 mod layout;
 mod leaf;
 mod pki;
+mod remote;
 mod secret;
+mod self_signed;
 
 pub use authority::{Authorities, Authority, ServiceAccountKeys, Signer};
 pub use catalog::{
@@ -30,4 +33,6 @@ pub use kubeconfig::{Access, Kubeconfig, entry_name, is_empty, merge, remove};
 pub use layout::{PkiFile, control_plane_files, worker_files};
 pub use leaf::{Issued, LeafRequest, Usage, expires};
 pub use pki::{Leaf, Pki, Validity};
+pub use remote::{has_no_remotes, merge_remote, remove_remote};
 pub use secret::Secret;
+pub use self_signed::self_signed;

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bivouac_spec::cluster::{Port, Role};
+use bivouac_spec::facts::Aspect;
 use bivouac_spec::{ClusterName, NodeName, Problem, Problems};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Plan {
     /// The cluster.
     pub cluster: ClusterName,
-    /// What would be done, the network first. Nodes can be done all at once. Empty when something is refused.
+    /// What would be done: the network first, then nodes are made, started, updated, and removed last. Empty when something is refused.
     pub actions: Vec<Action>,
     /// Why nothing may be done.
     pub refusals: Vec<Problem>,
@@ -27,8 +28,8 @@ pub struct Plan {
 pub enum Action {
     /// Makes the network between the nodes.
     CreateNetwork {
-        /// The network.
-        network: IpNet,
+        /// The networks, one for each IP family.
+        networks: Vec<IpNet>,
         /// Why.
         reason: String,
     },
@@ -60,6 +61,19 @@ pub enum Action {
         /// Why.
         reason: String,
     },
+    /// Makes a node that runs what it is to be now.
+    UpdateNode {
+        /// The node.
+        node: NodeName,
+        /// What it does.
+        role: Role,
+        /// What changes.
+        aspects: Vec<Aspect>,
+        /// Whether the node stops for it, and is made anew around its data. Otherwise it runs on.
+        remakes: bool,
+        /// Why.
+        reason: String,
+    },
     /// Removes a node and its data.
     DestroyNode {
         /// The node.
@@ -69,8 +83,8 @@ pub enum Action {
     },
     /// Removes the network between the nodes.
     DestroyNetwork {
-        /// The network.
-        network: IpNet,
+        /// The networks, one for each IP family.
+        networks: Vec<IpNet>,
         /// Why.
         reason: String,
     },
@@ -111,7 +125,9 @@ impl Action {
     pub fn describe(&self) -> String {
         let reason = self.reason();
         match self {
-            Self::CreateNetwork { network, .. } => format!("create network {network}: {reason}"),
+            Self::CreateNetwork { networks, .. } => {
+                format!("create network {}: {reason}", listed(networks))
+            }
             Self::CreateNode { node, role, address, ports, .. } => {
                 let (role, ports) = (role.name(), published(ports));
                 format!("create node {node} ({role}, {address}{ports}): {reason}")
@@ -120,8 +136,14 @@ impl Action {
                 let (role, ports) = (role.name(), published(ports));
                 format!("start node {node} ({role}, {address}{ports}): {reason}")
             }
+            Self::UpdateNode { node, remakes: false, .. } => format!("update node {node}: {reason}"),
+            Self::UpdateNode { node, remakes: true, .. } => {
+                format!("remake node {node} around its data: {reason}")
+            }
             Self::DestroyNode { node, .. } => format!("remove node {node}: {reason}"),
-            Self::DestroyNetwork { network, .. } => format!("remove network {network}: {reason}"),
+            Self::DestroyNetwork { networks, .. } => {
+                format!("remove network {}: {reason}", listed(networks))
+            }
             Self::DestroyRemains { what, .. } => format!("remove {}: {reason}", what.join(", ")),
         }
     }
@@ -132,6 +154,7 @@ impl Action {
         match self {
             Self::CreateNode { node, .. }
             | Self::StartNode { node, .. }
+            | Self::UpdateNode { node, .. }
             | Self::DestroyNode { node, .. } => Some(node),
             Self::CreateNetwork { .. }
             | Self::DestroyNetwork { .. }
@@ -146,11 +169,16 @@ impl Action {
             Self::CreateNetwork { reason, .. }
             | Self::CreateNode { reason, .. }
             | Self::StartNode { reason, .. }
+            | Self::UpdateNode { reason, .. }
             | Self::DestroyNode { reason, .. }
             | Self::DestroyNetwork { reason, .. }
             | Self::DestroyRemains { reason, .. } => reason,
         }
     }
+}
+
+fn listed(networks: &[IpNet]) -> String {
+    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 fn published(ports: &[Port]) -> String {

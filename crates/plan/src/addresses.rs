@@ -1,27 +1,48 @@
 //! Assigns every address of a cluster before anything of it exists.
 //!
 //! A node takes a *slot*, from 0: its address is the node network's base + 2 + slot (the ground itself is base + 1), and its pods get
-//! the slot-th /24 of the pod network. A node keeps its slot while it exists; a new one takes the lowest that is free.
+//! the slot-th share of the pod network, in each IP family. A node keeps its slot while it exists; a new one takes the lowest that
+//! is free.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::cluster::IpFamily;
+use bivouac_spec::network::{Families, NodeAddresses, NodeNetwork};
 use bivouac_spec::{Addresses, Class, Cluster, NodeName, Problem, Problems};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Where networks are looked for when the file names none: whole ranges of private use (RFC 1918), then the one for benchmarks
-/// (RFC 2544), which is free on practically every machine. Each list begins with what people know.
-const NODE_POOLS: [&str; 4] = ["10.89.0.0/16", "10.90.0.0/16", "172.31.0.0/16", "198.19.0.0/16"];
-const POD_POOLS: [&str; 4] = ["10.244.0.0/14", "10.128.0.0/9", "172.16.0.0/12", "198.18.0.0/15"];
-const SERVICE_POOLS: [&str; 3] = ["10.96.0.0/12", "172.16.0.0/12", "198.18.0.0/15"];
+/// Where networks are looked for when the file names none.
+struct Pools {
+    nodes: &'static [&'static str],
+    pods: &'static [&'static str],
+    services: &'static [&'static str],
+    /// The prefixes of what is taken from them.
+    node_prefix: u8,
+    pod_prefix: u8,
+    service_prefix: u8,
+}
 
-/// The prefixes of networks that are chosen here.
-const NODE_PREFIX: u8 = 24;
-const WIDE_PREFIX: u8 = 16;
+/// Whole ranges of private use (RFC 1918), then the one for benchmarks (RFC 2544), which is free on practically every machine. Each
+/// list begins with what people know.
+const V4: Pools = Pools {
+    nodes: &["10.89.0.0/16", "10.90.0.0/16", "172.31.0.0/16", "198.19.0.0/16"],
+    pods: &["10.244.0.0/14", "10.128.0.0/9", "172.16.0.0/12", "198.18.0.0/15"],
+    services: &["10.96.0.0/12", "172.16.0.0/12", "198.18.0.0/15"],
+    node_prefix: 24,
+    pod_prefix: 16,
+    service_prefix: 16,
+};
 
-/// Each node's share of the pod network.
-const POD_SHARE: u8 = 24;
+/// Parts of one unique local network (RFC 4193).
+const V6: Pools = Pools {
+    nodes: &["fd62:6976:89::/48"],
+    pods: &["fd62:6976:244::/48"],
+    services: &["fd62:6976:96::/48"],
+    node_prefix: 64,
+    pod_prefix: 56,
+    service_prefix: 112,
+};
 
 /// The first node's distance from the base of the node network; 1 is the ground's own.
 const FIRST_NODE: u32 = 2;
@@ -52,9 +73,10 @@ pub fn assign_addresses(
             continue;
         }
         let addresses = slots.take().ok_or_else(|| {
-            let (net, pods) = (networks.node_network, listed(&networks.pod_networks));
+            let nets: Vec<IpNet> = networks.node_networks.iter().map(|own| own.network).collect();
+            let (nets, pods) = (listed(&nets), listed(&networks.pod_networks));
             let message =
-                format!("no address is left for node `{name}` in `{net}` with pods in {pods}");
+                format!("no address is left for node `{name}` in {nets} with pods in {pods}");
             Problem::usage("plan.no_free_address", message)
                 .help("Set a larger `spec.network.nodeCIDR` and `spec.network.podCIDR`.")
         })?;
@@ -71,29 +93,36 @@ fn choose_networks(
     let network = &cluster.spec.network;
     let mut chooser = Chooser { cluster, occupied, taken: Vec::new() };
     // What the file names goes first, so that nothing chosen lies in its way.
-    let mut problems = chooser.named(network.node_cidr.as_slice(), "nodeCIDR");
+    let mut problems = chooser.named(&network.node_cidr, "nodeCIDR");
     problems.extend(chooser.named(&network.pod_cidr, "podCIDR"));
     problems.extend(chooser.named(&network.service_cidr, "serviceCIDR"));
     Problems::check(problems)?;
 
-    let node_network = match network.node_cidr {
-        Some(named) => named.trunc(),
-        None => chooser.free("nodeCIDR", &NODE_POOLS, NODE_PREFIX)?,
-    };
-    // Services before pods: their usual network is in everybody's fingers, and only they have a small pool.
-    let service_networks = match network.service_cidr.as_slice() {
-        [] => vec![chooser.free("serviceCIDR", &SERVICE_POOLS, WIDE_PREFIX)?],
-        named => named.iter().map(IpNet::trunc).collect(),
-    };
-    let pod_networks = match network.pod_cidr.as_slice() {
-        [] => vec![chooser.free("podCIDR", &POD_POOLS, WIDE_PREFIX)?],
-        named => named.iter().map(IpNet::trunc).collect(),
-    };
-    let gateway = match node_network {
-        IpNet::V4(net) => IpAddr::V4(nth_address(net, 1)),
-        IpNet::V6(net) => IpAddr::V6(net.network()),
-    };
-    Ok(Addresses { node_network, gateway, pod_networks, service_networks, nodes: BTreeMap::new() })
+    let (mut nodes, mut pods, mut services) = (Vec::new(), Vec::new(), Vec::new());
+    for family in &network.ip_families {
+        let pools = match family {
+            IpFamily::V4 => &V4,
+            IpFamily::V6 => &V6,
+        };
+        let mut take = |named: &[IpNet], field, from: &[&str], prefix| {
+            match named.iter().find(|net| IpFamily::of(net) == *family) {
+                Some(named) => Ok(named.trunc()),
+                None => chooser.free(field, from, prefix),
+            }
+        };
+        nodes.push(take(&network.node_cidr, "nodeCIDR", pools.nodes, pools.node_prefix)?);
+        // Services before pods: their usual network is in everybody's fingers, and only they have a small pool.
+        let (from, prefix) = (pools.services, pools.service_prefix);
+        services.push(take(&network.service_cidr, "serviceCIDR", from, prefix)?);
+        pods.push(take(&network.pod_cidr, "podCIDR", pools.pods, pools.pod_prefix)?);
+    }
+    let gateway = |network| NodeNetwork { network, gateway: nth_address(&network, 1) };
+    let nodes: Vec<NodeNetwork> = nodes.into_iter().map(gateway).collect();
+    let node_networks = Families::try_from(nodes).map_err(|error| {
+        Problem::usage("plan.families", format!("`spec.network.ipFamilies`: {error}"))
+    })?;
+    let (pod_networks, service_networks) = (pods, services);
+    Ok(Addresses { node_networks, pod_networks, service_networks, nodes: BTreeMap::new() })
 }
 
 struct Chooser<'a> {
@@ -122,11 +151,11 @@ impl Chooser<'_> {
     }
 
     fn free(&mut self, field: &str, pools: &[&str], prefix: u8) -> Result<IpNet, Problem> {
-        let pools = pools.iter().map(|pool| pool.parse::<Ipv4Net>().expect("pools are networks"));
+        let pools = pools.iter().map(|pool| pool.parse::<IpNet>().expect("pools are networks"));
         let candidates = pools.flat_map(|pool| {
             pool.subnets(prefix).expect("pools are larger than what is taken from them")
         });
-        let mut free = candidates.map(IpNet::V4).filter(|net| {
+        let mut free = candidates.filter(|net| {
             self.occupant(net).is_none() && !self.taken.iter().any(|taken| overlap(taken, net))
         });
         let net = free.next().ok_or_else(|| {
@@ -153,12 +182,16 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
-fn listed(nets: &[IpNet]) -> String {
+pub(crate) fn listed(nets: &[IpNet]) -> String {
     nets.iter().map(|net| format!("`{net}`")).collect::<Vec<_>>().join(", ")
 }
 
-fn nth_address(net: Ipv4Net, n: u32) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(net.network()).saturating_add(n))
+/// The address at this distance from the start of a network.
+fn nth_address(net: &IpNet, n: u32) -> IpAddr {
+    match net {
+        IpNet::V4(net) => IpAddr::V4(u32::from(net.network()).saturating_add(n).into()),
+        IpNet::V6(net) => IpAddr::V6(u128::from(net.network()).saturating_add(n.into()).into()),
+    }
 }
 
 /// The addresses that nodes can have, and which are taken.
@@ -174,7 +207,7 @@ impl<'a> Slots<'a> {
         networks: &'a Addresses,
         nodes: impl Iterator<Item = &'n NodeAddresses> + Clone,
     ) -> Self {
-        let addresses = nodes.clone().map(|node| node.address).collect();
+        let addresses = nodes.clone().flat_map(|node| node.addresses.iter().copied()).collect();
         let pods = nodes.flat_map(|node| node.pod_networks.clone()).collect();
         Self { networks, addresses, pods, next: 0 }
     }
@@ -183,7 +216,7 @@ impl<'a> Slots<'a> {
         loop {
             let node = slot(self.networks, self.next)?;
             self.next += 1;
-            let taken = self.addresses.contains(&node.address)
+            let taken = node.addresses.iter().any(|address| self.addresses.contains(address))
                 || node.pod_networks.iter().any(|net| self.pods.contains(net));
             if !taken {
                 return Some(node);
@@ -193,21 +226,34 @@ impl<'a> Slots<'a> {
 }
 
 fn slot(networks: &Addresses, slot: u32) -> Option<NodeAddresses> {
-    let IpNet::V4(net) = networks.node_network else { return None };
-    let address = nth_address(net, slot.checked_add(FIRST_NODE)?);
-    let pods = networks.pod_networks.iter().map(|pods| match pods {
-        IpNet::V4(pods) if pods.prefix_len() <= POD_SHARE => {
-            let shares = 1_u64 << (POD_SHARE - pods.prefix_len());
-            let base = u32::from(pods.network());
-            let share = base.checked_add(slot.checked_mul(1 << (32 - POD_SHARE))?)?;
-            (u64::from(slot) < shares)
-                .then(|| IpNet::V4(Ipv4Net::new_assert(share.into(), POD_SHARE)))
+    let node = |own: &NodeNetwork| {
+        let address = nth_address(&own.network, slot.checked_add(FIRST_NODE)?);
+        let usable = own.network.contains(&address) && address < own.network.broadcast();
+        usable.then_some(address)
+    };
+    let addresses = networks.node_networks.iter().map(node).collect::<Option<Vec<_>>>()?;
+    let pod_networks = networks.pod_networks.iter().map(|pods| share(pods, slot));
+    let pod_networks = pod_networks.collect::<Option<Vec<_>>>()?;
+    Some(NodeAddresses { addresses: addresses.try_into().ok()?, pod_networks })
+}
+
+/// The share of the pod network that belongs to a slot.
+fn share(pods: &IpNet, slot: u32) -> Option<IpNet> {
+    let prefix = IpFamily::of(pods).pod_share();
+    let bits = prefix.checked_sub(pods.prefix_len())?;
+    if 1_u64.checked_shl(bits.into()).is_some_and(|shares| u64::from(slot) >= shares) {
+        return None;
+    }
+    Some(match pods {
+        IpNet::V4(pods) => {
+            let base = u32::from(pods.network()).checked_add(slot.checked_mul(1 << (32 - prefix))?)?;
+            IpNet::V4(Ipv4Net::new_assert(base.into(), prefix))
         }
-        _ => None,
-    });
-    let pod_networks = pods.collect::<Option<Vec<_>>>()?;
-    let usable = net.contains(&address) && address < net.broadcast();
-    usable.then_some(NodeAddresses { address: address.into(), pod_networks })
+        IpNet::V6(pods) => {
+            let base = u128::from(pods.network()).checked_add(u128::from(slot) << (128 - prefix))?;
+            IpNet::V6(Ipv6Net::new_assert(base.into(), prefix))
+        }
+    })
 }
 
 #[cfg(test)]

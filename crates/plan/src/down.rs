@@ -12,9 +12,10 @@ pub fn plan_down(cluster: &ClusterName, observed: Option<&ObservedCluster>) -> P
     let reason = || format!("cluster {cluster} is taken down");
     let nodes = observed.nodes.keys().cloned();
     plan.actions.extend(nodes.map(|node| Action::DestroyNode { node, reason: reason() }));
-    let network =
-        observed.network.map(|network| Action::DestroyNetwork { network, reason: reason() });
-    plan.actions.extend(network);
+    if !observed.networks.is_empty() {
+        let networks = observed.networks.clone();
+        plan.actions.push(Action::DestroyNetwork { networks, reason: reason() });
+    }
     if !observed.remains.is_empty() {
         let (what, reason) = (observed.remains.clone(), "no node needs it".to_owned());
         plan.actions.push(Action::DestroyRemains { what, reason });

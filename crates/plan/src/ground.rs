@@ -8,6 +8,7 @@ use bivouac_spec::{Class, Cluster, Facts, Problem};
 /// cannot work at all; memory that pods need is not known here.
 const MEMORY_MIN_CONTROL_PLANE: Bytes = Bytes(512 << 20);
 const MEMORY_MIN_WORKER: Bytes = Bytes(128 << 20);
+const MEMORY_MIN_BALANCER: Bytes = Bytes(16 << 20);
 
 /// Room that a new node is given, a rough figure: etcd's files (two 64 MB write-ahead logs at once), logs, container layers. The
 /// node image is shared and not counted.
@@ -27,7 +28,8 @@ pub(crate) fn check(cluster: &Cluster, created: u64, facts: &Facts) -> Vec<Probl
 fn check_memory(cluster: &Cluster, nodes: &[NodeSpec], facts: &Facts) -> Option<Problem> {
     let least = |node: &NodeSpec| match node.role {
         Role::ControlPlane => MEMORY_MIN_CONTROL_PLANE,
-        Role::Worker => MEMORY_MIN_WORKER,
+        Role::Worker | Role::Member => MEMORY_MIN_WORKER,
+        Role::Balancer => MEMORY_MIN_BALANCER,
     };
     let each = nodes.iter().map(|node| node.resources.memory.unwrap_or_else(|| least(node)).0);
     let needed = Bytes(each.fold(0, u64::saturating_add));

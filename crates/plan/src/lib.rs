@@ -19,4 +19,4 @@ pub use action::{Action, Plan};
 pub use addresses::assign_addresses;
 pub use changes::{Change, changes};
 pub use down::plan_down;
-pub use up::{UpRequest, plan_up};
+pub use up::{UpRequest, joined, lives_on, plan_up};

@@ -1,12 +1,18 @@
 //! What `up` would do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bivouac_spec::cluster::{NodeSpec, Port, Role};
-use bivouac_spec::facts::{Applied, ObservedState};
-use bivouac_spec::{Addresses, Cluster, Facts, NodeName, ObservedCluster, ObservedNode, Problem};
+use bivouac_spec::cluster::{NodeSpec, Port, Role, Stack};
+use bivouac_spec::facts::{Applied, Aspect, ObservedState};
+use bivouac_spec::{
+    Addresses, Cluster, Facts, NodeName, NodeRecord, ObservedCluster, ObservedNode, Problem,
+};
+use ipnet::IpNet;
 
-use crate::{Action, Plan, changes, ground};
+use crate::{Action, Change, Plan, changes, ground};
+
+/// Parts of a cluster that it keeps for its whole life.
+const FIXED: [&str; 3] = ["spec.provider", "spec.stack", "spec.network"];
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
@@ -15,15 +21,15 @@ pub struct UpRequest<'a> {
     pub cluster: &'a Cluster,
     /// Its addresses, by [`crate::assign_addresses`].
     pub addresses: &'a Addresses,
-    /// What was recorded when the cluster was made; absent for a new one.
+    /// What was recorded when the cluster was made, or changed last; absent for a new one.
     pub applied: Option<&'a Applied>,
     /// What exists of it on the ground.
     pub observed: Option<&'a ObservedCluster>,
     /// What the ground is like.
     pub facts: &'a Facts,
-    /// The digest of the config that each node would get now.
-    pub configs: &'a BTreeMap<NodeName, String>,
-    /// The key of the node image that new nodes would be made from.
+    /// What each node would be made from now.
+    pub records: &'a BTreeMap<NodeName, NodeRecord>,
+    /// The key of the node image that a new cluster would be made from.
     pub image: &'a str,
 }
 
@@ -40,6 +46,7 @@ pub fn plan_up(request: &UpRequest<'_>) -> Plan {
         let is_new = |action: &&Action| matches!(action, Action::CreateNode { .. });
         let created = plan.actions.iter().filter(is_new).count() as u64;
         plan.refusals = ground::check(request.cluster, created, request.facts);
+        plan.refusals.extend(without_quorum(request));
     }
     if !plan.refusals.is_empty() {
         plan.actions.clear();
@@ -47,20 +54,38 @@ pub fn plan_up(request: &UpRequest<'_>) -> Plan {
     plan
 }
 
+/// The nodes that join a cluster that is there already, of those that are wanted. The others founded it, or will.
+#[must_use]
+pub fn joined(
+    cluster: &Cluster,
+    applied: Option<&Applied>,
+    observed: Option<&ObservedCluster>,
+) -> BTreeSet<NodeName> {
+    let known = applied.zip(observed).filter(|(applied, observed)| lives_on(applied, observed));
+    let Some((applied, observed)) = known else { return BTreeSet::new() };
+    let joins = |node: &NodeSpec| {
+        !observed.nodes.contains_key(&node.name) || applied.joined.contains(&node.name)
+    };
+    cluster.nodes().into_iter().filter(joins).map(|node| node.name).collect()
+}
+
+/// Whether there is a cluster that nodes can join: it was usable once, and a node that keeps its state is there. Otherwise it is
+/// founded anew.
+#[must_use]
+pub fn lives_on(applied: &Applied, observed: &ObservedCluster) -> bool {
+    let nodes = applied.cluster.nodes();
+    let keeps = |node: &NodeSpec| node.role.keeps_state() && observed.nodes.contains_key(&node.name);
+    applied.completed.is_some() && nodes.iter().any(keeps)
+}
+
 fn refusals(request: &UpRequest<'_>) -> Vec<Problem> {
     let name = request.cluster.name();
     match (request.applied, request.observed) {
         (Some(applied), observed) => {
-            let mut refusals: Vec<_> = changes(&applied.cluster, request.cluster)
-                .iter()
-                .map(|change| {
-                    let message =
-                        format!("{} in cluster `{name}`, which cannot be done yet", change.describe());
-                    Problem::usage("plan.change_unsupported", message).help(format!(
-                        "Restore the field, or run `bivouac down {name}` and then `bivouac up` again."
-                    ))
-                })
-                .collect();
+            let changes = changes(&applied.cluster, request.cluster);
+            let fixed = changes.iter().filter(|change| is_fixed(change));
+            let nodes = applied.cluster.nodes().len();
+            let mut refusals: Vec<_> = fixed.map(|change| refusal(name.as_str(), nodes, change)).collect();
             refusals.extend(observed.and_then(|observed| other_network(request, observed)));
             refusals
         }
@@ -77,27 +102,92 @@ fn refusals(request: &UpRequest<'_>) -> Vec<Problem> {
     }
 }
 
-fn other_network(request: &UpRequest<'_>, observed: &ObservedCluster) -> Option<Problem> {
-    let (name, recorded) = (request.cluster.name(), request.addresses.node_network);
-    let found = observed.network.filter(|network| network.trunc() != recorded.trunc())?;
+fn is_fixed(change: &Change) -> bool {
+    FIXED.iter().any(|fixed| change.path.starts_with(fixed))
+}
+
+fn refusal(name: &str, nodes: usize, change: &Change) -> Problem {
     let message = format!(
-        "the node network of cluster `{name}` is `{found}`, but `{recorded}` was assigned to it"
+        "{} in cluster `{name}`, which keeps it for its whole life",
+        change.describe()
+    );
+    let help = format!(
+        "Restore the field. Or run `bivouac down {name}`, which removes its {nodes} nodes with all data, and then `bivouac up` again."
+    );
+    Problem::usage("plan.change_needs_new_cluster", message).help(help)
+}
+
+fn other_network(request: &UpRequest<'_>, observed: &ObservedCluster) -> Option<Problem> {
+    let name = request.cluster.name();
+    let recorded: Vec<IpNet> =
+        request.addresses.node_networks.iter().map(|own| own.network.trunc()).collect();
+    let found = observed.networks.iter().find(|net| !recorded.contains(&net.trunc()))?;
+    let recorded = crate::addresses::listed(&recorded);
+    let message = format!(
+        "the node network of cluster `{name}` is `{found}`, but {recorded} was assigned to it"
     );
     let help = format!("Run `bivouac down {name}` and then `bivouac up` again.");
     Some(Problem::failed("plan.network_differs", message).help(help))
 }
 
+/// A change of the control planes is agreed upon by most of them.
+fn without_quorum(request: &UpRequest<'_>) -> Option<Problem> {
+    let (applied, observed) = request.applied.zip(request.observed)?;
+    let before = &applied.completed.as_ref()?.cluster;
+    let control_planes = |cluster: &Cluster| -> BTreeSet<NodeName> {
+        let nodes = cluster.nodes().into_iter().filter(|node| node.role == Role::ControlPlane);
+        nodes.map(|node| node.name).collect()
+    };
+    let members = control_planes(before);
+    let exists = |name: &&NodeName| observed.nodes.contains_key(*name);
+    let lost = members.iter().filter(|name| !exists(name)).count();
+    if members == control_planes(request.cluster) && lost == 0 || lost == members.len() {
+        return None;
+    }
+    let runs = |name: &&NodeName| {
+        observed.nodes.get(*name).is_some_and(|node| node.state != ObservedState::Broken)
+    };
+    let (all, running) = (members.len(), members.iter().filter(runs).count());
+    let needed = all / 2 + 1;
+    if running >= needed {
+        return None;
+    }
+    let name = request.cluster.name();
+    let message = format!(
+        "the control planes of cluster `{name}` cannot change: {running} of {all} are there, {needed} must agree"
+    );
+    let help = format!(
+        "Bring back what is lost from a snapshot, or run `bivouac down {name}` and then `bivouac up` again."
+    );
+    Some(Problem::failed("plan.no_quorum", message).help(help))
+}
+
 fn actions(request: &UpRequest<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     let exists = request.applied.is_some();
-    if request.observed.is_none_or(|observed| observed.network.is_none()) {
-        let network = request.addresses.node_network;
-        actions.push(Action::CreateNetwork { network, reason: absent(exists) });
+    let networks: Vec<IpNet> =
+        request.addresses.node_networks.iter().map(|own| own.network).collect();
+    if request.observed.is_none_or(|observed| observed.networks.is_empty()) {
+        actions.push(Action::CreateNetwork { networks, reason: absent(exists) });
     }
-    for node in request.cluster.nodes() {
+    let wanted = request.cluster.nodes();
+    let known: BTreeSet<NodeName> = wanted.iter().map(|node| node.name.clone()).collect();
+    for node in wanted {
         let observed = request.observed.and_then(|observed| observed.nodes.get(&node.name));
         actions.extend(node_action(request, node, observed));
     }
+    // Made, started, updated: in this order.
+    actions.sort_by_key(|action| match action {
+        Action::StartNode { .. } => 1,
+        Action::UpdateNode { .. } => 2,
+        _ => 0,
+    });
+    let strangers = request.observed.iter().flat_map(|observed| observed.nodes.keys());
+    let strangers = strangers.filter(|name| !known.contains(*name));
+    let reason = || "the cluster file has no such node".to_owned();
+    actions.extend(
+        strangers.map(|node| Action::DestroyNode { node: node.clone(), reason: reason() }),
+    );
     actions
 }
 
@@ -107,44 +197,75 @@ fn node_action(
     observed: Option<&ObservedNode>,
 ) -> Option<Action> {
     let (NodeSpec { name: node, role, .. }, exists) = (node, request.applied.is_some());
-    let address = request.addresses.nodes.get(&node)?.address;
+    let address = request.addresses.nodes.get(&node)?.primary();
     let ports = ports_of(request.cluster, &node);
-    match observed.map(|observed| observed.state) {
-        Some(ObservedState::Running) => None,
-        Some(ObservedState::Stopped) => {
+    match observed.map(|observed| (observed, observed.state)) {
+        Some((observed, ObservedState::Running)) => update(request, node, role, observed),
+        Some((_, ObservedState::Stopped)) => {
             let reason = "it is stopped".to_owned();
             Some(Action::StartNode { node, role, address, ports, reason })
         }
-        Some(ObservedState::Broken) => {
+        Some((_, ObservedState::Broken)) => {
             let reason = "only parts of it are there".to_owned();
             Some(Action::CreateNode { node, role, address, ports, reason })
         }
         None => {
-            let reason = absent(exists);
+            let known = request.applied.is_some_and(|applied| {
+                applied.cluster.nodes().iter().any(|before| before.name == node)
+            });
+            let reason = absent(exists && known);
             Some(Action::CreateNode { node, role, address, ports, reason })
         }
     }
 }
 
+fn update(
+    request: &UpRequest<'_>,
+    node: NodeName,
+    role: Role,
+    observed: &ObservedNode,
+) -> Option<Action> {
+    let (record, wanted) = (observed.record.as_ref()?, request.records.get(&node)?);
+    let aspects = record.differences(wanted);
+    if aspects.is_empty() {
+        return None;
+    }
+    let remakes = aspects.iter().any(|aspect| request.facts.remakes_for.contains(aspect));
+    let reasons: Vec<String> =
+        aspects.iter().map(|aspect| difference(*aspect, record, wanted)).collect();
+    Some(Action::UpdateNode { node, role, aspects, remakes, reason: reasons.join("; ") })
+}
+
+/// What differs, in plain words.
+fn difference(aspect: Aspect, record: &NodeRecord, wanted: &NodeRecord) -> String {
+    match aspect {
+        Aspect::Config => "its config differs".to_owned(),
+        Aspect::Image => format!("its node image is `{}`, not `{}`", record.image, wanted.image),
+        Aspect::Resources => {
+            format!("its limits are {}, not {}", record.resources, wanted.resources)
+        }
+        Aspect::Ports => "its published ports differ".to_owned(),
+        Aspect::Neighbours => "it must know other nodes".to_owned(),
+    }
+}
+
 /// The ports that the cluster file publishes of a node.
 fn ports_of(cluster: &Cluster, node: &NodeName) -> Vec<Port> {
-    let nodes = cluster.nodes();
-    let first = nodes.iter().find(|node| node.role == Role::ControlPlane).map(|node| &node.name);
-    let of_node =
-        cluster.spec.ports.iter().filter(|port| port.node.as_ref().or(first) == Some(node));
+    let ports = &cluster.spec.ports;
+    let of_node = ports.iter().filter(|port| cluster.node_of(port).as_ref() == Some(node));
     of_node.map(|port| Port { node: Some(node.clone()), ..port.clone() }).collect()
 }
 
-fn absent(exists: bool) -> String {
-    let reason = if exists { "it is missing from the cluster" } else { "it does not exist yet" };
+fn absent(is_lost: bool) -> String {
+    let reason = if is_lost { "it is missing from the cluster" } else { "it does not exist yet" };
     reason.to_owned()
 }
 
-/// What is not as it would be made now, although the cluster file says the same. That is so after an update of bivouac.
+/// What a user should know, and what is not as it would be made now although the cluster file says the same.
 fn notes(request: &UpRequest<'_>) -> Vec<String> {
-    let Some(observed) = request.observed else { return Vec::new() };
+    let mut notes: Vec<String> = even_keepers(request.cluster).into_iter().collect();
+    let Some(observed) = request.observed else { return notes };
     let name = request.cluster.name();
-    let remake = format!("`bivouac down {name}` and `bivouac up` make it anew");
     let of_nodes = |differs: &dyn Fn(&NodeName, &ObservedNode) -> bool| {
         let differing = observed
             .nodes
@@ -152,28 +273,35 @@ fn notes(request: &UpRequest<'_>) -> Vec<String> {
             .filter(|(node, found)| found.state == ObservedState::Running && differs(node, found));
         differing.map(|(node, _)| node.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let strangers = of_nodes(&|node, _| !request.addresses.nodes.contains_key(node));
-    let images =
-        of_nodes(&|_, found| found.image.as_deref().is_some_and(|image| image != request.image));
-    let configs = of_nodes(&|node, found| {
-        let wanted = request.configs.get(node);
-        wanted.zip(found.config.as_ref()).is_some_and(|(wanted, found)| wanted != found)
+    let images = of_nodes(&|node, found| {
+        let wanted = request.records.get(node).map(|wanted| wanted.image.as_str());
+        wanted.is_some_and(|wanted| wanted != request.image)
+            && found.record.as_ref().is_some_and(|record| record.image != request.image)
     });
     let moved = of_nodes(&|node, found| {
-        let wanted = request.addresses.nodes.get(node).map(|node| node.address);
+        let wanted = request.addresses.nodes.get(node).map(|node| node.primary());
         wanted.zip(found.address).is_some_and(|(wanted, found)| wanted != found)
     });
-    let notes = [
-        (strangers, "runs and is not in the cluster file".to_owned()),
+    let remake = format!("`bivouac down {name}` and `bivouac up` make it anew");
+    let found = [
         (images, format!("runs from another node image than `{}`; {remake}", request.image)),
-        (
-            configs,
-            format!("was made with another config than this version of bivouac writes; {remake}"),
-        ),
         (moved, format!("has another address than was assigned to it; {remake}")),
     ];
-    let notes = notes.into_iter().filter(|(nodes, _)| !nodes.is_empty());
-    notes.map(|(nodes, what)| format!("{nodes}: {what}")).collect()
+    let found = found.into_iter().filter(|(nodes, _)| !nodes.is_empty());
+    notes.extend(found.map(|(nodes, what)| format!("{nodes}: {what}")));
+    notes
+}
+
+/// What keeps the cluster's state decides by majority.
+fn even_keepers(cluster: &Cluster) -> Option<String> {
+    let (count, stack) = (cluster.state_keepers(), &cluster.spec.stack);
+    let what = match stack {
+        Stack::Kubernetes(_) => "control planes",
+        Stack::Incus(_) => "members",
+    };
+    (count > 0 && count.is_multiple_of(2)).then(|| {
+        format!("{count} {what} bear no more failures than {}: an odd number is better", count - 1)
+    })
 }
 
 #[cfg(test)]

@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bivouac_spec::facts::{CgroupVersion, Need, ObservedState, Outcome, Survey};
+use bivouac_spec::facts::{Aspect, CgroupVersion, Need, ObservedState, Outcome, Survey};
+use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::node::FileKind;
 use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{
     Addresses, ClusterName, Facts, NodeConfig, NodeName, ObservedCluster, ObservedNode, Problem,
 };
 use camino::Utf8PathBuf;
+use ipnet::IpNet;
 
 use crate::{ImageRequest, NetworkRequest, Node, NodeRequest, Progress, Provider};
 use node::FakeNode;
@@ -101,6 +104,13 @@ impl Fake {
         }
     }
 
+    /// Adds to the log of a node's agent.
+    pub fn write_log(&self, cluster: &ClusterName, node: &NodeName, text: &str) {
+        if let Some(state) = self.world().node(cluster, node) {
+            state.log.push_str(text);
+        }
+    }
+
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,12 +134,12 @@ impl Fake {
     }
 
     fn node(&self, cluster: &ClusterName, name: &NodeName, state: &FakeState) -> Arc<dyn Node> {
-        let address = state.request.addresses.nodes.get(name).map(|node| node.address);
+        let address = state.request.addresses.nodes.get(name).map(NodeAddresses::primary);
         Arc::new(FakeNode {
             fake: self.clone(),
             cluster: cluster.clone(),
             name: name.clone(),
-            address: address.unwrap_or(state.request.addresses.gateway),
+            address: address.unwrap_or(state.request.addresses.primary().gateway),
         })
     }
 }
@@ -155,18 +165,35 @@ impl World {
             log: String::new(),
         };
         let state = network.nodes.entry(node.clone()).or_insert_with(fresh);
+        if state.pid.is_some() && state.request.image.key != request.image.key {
+            state.pid = None;
+            state.log.push_str("stopped\n");
+        }
         if state.pid.is_none() {
             state.pid = Some(pid);
-            state.request = request.clone();
-            state.deliver(&request.config);
             state.log.push_str("started\n");
         }
+        state.request = request.clone();
+        state.deliver(&request.config);
         Ok(state.clone())
+    }
+}
+
+impl FakeCluster {
+    fn networks(&self) -> Vec<IpNet> {
+        let networks = self.addresses.iter().flat_map(|addresses| addresses.node_networks.iter());
+        networks.map(|own| own.network).collect()
     }
 }
 
 impl FakeState {
     fn deliver(&mut self, config: &NodeConfig) {
+        for file in &config.files {
+            if let FileKind::Regular(content) = &file.kind {
+                let content = content.0.clone().into_bytes();
+                self.files.insert(file.path.clone(), (file.mode, content));
+            }
+        }
         let text = serde_json::to_vec(config).unwrap_or_default();
         self.files.insert(bivouac_spec::node::paths::CONFIG.into(), (0o600, text));
     }
@@ -175,9 +202,8 @@ impl FakeState {
         let running = self.pid.is_some();
         ObservedNode {
             state: if running { ObservedState::Running } else { ObservedState::Stopped },
-            address: self.request.addresses.nodes.get(name).map(|node| node.address),
-            config: Some(self.request.config.digest()),
-            image: Some(self.request.image.key.clone()),
+            address: self.request.addresses.nodes.get(name).map(NodeAddresses::primary),
+            record: Some(self.request.record()),
             pid: self.pid,
         }
     }
@@ -193,7 +219,7 @@ impl Provider for Fake {
         self.call("observe".to_owned(), |world| {
             let clusters = world.clusters.iter().map(|(name, cluster)| ObservedCluster {
                 name: name.clone(),
-                network: cluster.addresses.as_ref().map(|addresses| addresses.node_network),
+                networks: cluster.networks(),
                 nodes: cluster
                     .nodes
                     .iter()
@@ -298,6 +324,7 @@ fn fit() -> Survey {
         reaches_nodes: true,
         identity: String::new(),
         place: "memory".to_owned(),
+        remakes_for: vec![Aspect::Image],
         remote: false,
     };
     let outcome = Outcome::Met("it is in memory".to_owned());

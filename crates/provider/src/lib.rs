@@ -20,5 +20,4 @@ mod provider;
 pub use node::{ExecRequest, LogRequest, Node, Process, Reader, Stdio, Writer};
 pub use provider::{
     ImagePaths, ImageRequest, LayerPath, NetworkRequest, NodeRequest, Progress, Provider,
-    PublishedPort,
 };

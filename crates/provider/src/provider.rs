@@ -1,13 +1,15 @@
 //! Where nodes run.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bivouac_spec::cluster::{Protocol, Resources};
+use bivouac_spec::cluster::Resources;
 use bivouac_spec::facts::Survey;
-use bivouac_spec::{Addresses, ClusterName, NodeConfig, NodeName, ObservedCluster, Problem};
+use bivouac_spec::{
+    Addresses, ClusterName, NodeConfig, NodeName, NodeRecord, ObservedCluster, Problem,
+    PublishedPort,
+};
 use camino::Utf8PathBuf;
 
 use crate::Node;
@@ -37,15 +39,17 @@ pub trait Provider: Send + Sync {
         on_progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Problem>;
 
-    /// Makes the network of a cluster, unless it is there. Refuses before anything is made what would fail later: a name or a host
+    /// Makes the network of a cluster, or makes it what the request says. Refuses before anything is made what would fail later: a name or a host
     /// port that somebody else has.
     ///
     /// # Errors
     /// When it cannot be made. What was made so far is found and used by the next call.
     async fn ensure_network(&self, request: &NetworkRequest) -> Result<(), Problem>;
 
-    /// Makes a node and starts its agent, unless it runs. A stopped node starts again with its data, and with this config.
-    /// Returns as soon as the node's first process runs: the agent's status tells the rest.
+    /// Makes a node and starts its agent. A stopped node starts again with its data, and as this request says. One that runs is made
+    /// what the request says: where [`NodeRequest::record`] differs from the recorded one only in what does not need it (see
+    /// [`Facts::remakes_for`](bivouac_spec::Facts::remakes_for)), the node runs on; otherwise it is stopped and made anew around its
+    /// data. Returns as soon as the node's first process runs and has the config: the agent's status tells the rest.
     ///
     /// # Errors
     /// When it cannot be made or started.
@@ -115,21 +119,6 @@ pub struct NetworkRequest {
     pub ports: Vec<PublishedPort>,
 }
 
-/// A port of a node that is reached at the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublishedPort {
-    /// The node.
-    pub node: NodeName,
-    /// The port of the node.
-    pub port: u16,
-    /// The protocol.
-    pub protocol: Protocol,
-    /// The address of the host. When absent, one at which the port can be reached from here.
-    pub host_ip: Option<IpAddr>,
-    /// The port on the host. When absent, the ground chooses one that is free; it stays while the node exists.
-    pub host_port: Option<u16>,
-}
-
 /// A node.
 #[derive(Debug, Clone)]
 pub struct NodeRequest {
@@ -149,6 +138,15 @@ pub struct NodeRequest {
     pub agent: Utf8PathBuf,
     /// What the agent makes of the node. Holds keys: nobody but root may read it where it is kept.
     pub config: NodeConfig,
+}
+
+impl NodeRequest {
+    /// What the node is made from, for its ground to keep and for plans to compare.
+    #[must_use]
+    pub fn record(&self) -> NodeRecord {
+        let Self { config, image, resources, ports, addresses, .. } = self;
+        NodeRecord::of(config, &image.key, *resources, ports, addresses)
+    }
 }
 
 /// A node image in the store.

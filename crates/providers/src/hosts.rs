@@ -11,7 +11,9 @@ pub(crate) fn render_hosts(cluster: &ClusterName, own: &NodeName, addresses: &Ad
     let (first, others): (Vec<_>, Vec<_>) =
         addresses.nodes.iter().partition(|(name, _)| *name == own);
     for (name, node) in first.into_iter().chain(others) {
-        let _ = writeln!(text, "{} {name} {name}.{cluster}", node.address);
+        for address in node.addresses.iter() {
+            let _ = writeln!(text, "{address} {name} {name}.{cluster}");
+        }
     }
     text
 }
@@ -31,6 +33,21 @@ mod tests {
         10.89.7.3 worker-1 worker-1.demo
         10.89.7.2 worker-0 worker-0.demo
         10.89.7.4 worker-2 worker-2.demo
+        ");
+    }
+
+    #[test]
+    fn names_have_an_address_of_each_family() {
+        let addresses = crate::samples::dual_stack(2);
+        let hosts =
+            render_hosts(&"demo".parse().unwrap(), &"worker-1".parse().unwrap(), &addresses);
+        insta::assert_snapshot!(hosts, @r"
+        127.0.0.1 localhost
+        ::1 localhost ip6-localhost ip6-loopback
+        10.89.7.3 worker-1 worker-1.demo
+        fd00:89::3 worker-1 worker-1.demo
+        10.89.7.2 worker-0 worker-0.demo
+        fd00:89::2 worker-0 worker-0.demo
         ");
     }
 }

@@ -1,12 +1,13 @@
 //! What a provider says of its ground, and what it found there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::network::Addresses;
+use crate::cluster::Resources;
+use crate::network::{Addresses, PublishedPort};
 use crate::problem::Problem;
 use crate::quantity::Bytes;
 use crate::{ClusterName, NodeName};
@@ -45,6 +46,9 @@ pub struct Facts {
     /// Where it is, for people: `the engine at unix:///var/run/docker.sock`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub place: String,
+    /// What of a node can be changed only by stopping it and making it anew around its data.
+    #[serde(default)]
+    pub remakes_for: Vec<Aspect>,
     /// Whether it is another machine: a port on its loopback addresses is not reached from here.
     #[serde(default)]
     pub remote: bool,
@@ -110,8 +114,8 @@ impl Survey {
 pub struct ObservedCluster {
     /// Its name.
     pub name: ClusterName,
-    /// The network that its nodes are on, if there is one.
-    pub network: Option<IpNet>,
+    /// The networks that its nodes are on, in no order.
+    pub networks: Vec<IpNet>,
     /// Its nodes.
     pub nodes: BTreeMap<NodeName, ObservedNode>,
     /// Things of the cluster that are left without a node, such as an interface or a control group, as text.
@@ -124,14 +128,77 @@ pub struct ObservedCluster {
 pub struct ObservedNode {
     /// Whether it runs.
     pub state: ObservedState,
-    /// Its address.
+    /// Its address, of the family that is preferred.
     pub address: Option<IpAddr>,
-    /// [`crate::NodeConfig::digest`] that it was made with.
-    pub config: Option<String>,
-    /// The key of the node image that it was made from.
-    pub image: Option<String>,
+    /// What it was made from, or made to be since; absent where that cannot be read.
+    pub record: Option<NodeRecord>,
     /// Its first process on the ground, where that has a meaning.
     pub pid: Option<u32>,
+}
+
+/// What a node is made from, as its ground keeps it beside the node. Against what it would be made from now, it says what has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRecord {
+    /// [`crate::NodeConfig::digest`].
+    pub config: String,
+    /// The key of the node image.
+    pub image: String,
+    /// Its limits.
+    pub resources: Resources,
+    /// Its ports that are reached at the host.
+    pub ports: Vec<PublishedPort>,
+    /// [`Addresses::neighbours`], as the ground sees them.
+    pub neighbours: String,
+}
+
+/// One thing of a node that can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aspect {
+    /// Its config.
+    Config,
+    /// The node image.
+    Image,
+    /// Its limits.
+    Resources,
+    /// Its published ports.
+    Ports,
+    /// What it knows of the other nodes.
+    Neighbours,
+}
+
+impl NodeRecord {
+    /// The record of a node that is made from this.
+    #[must_use]
+    pub fn of(
+        config: &crate::NodeConfig,
+        image: &str,
+        resources: Resources,
+        ports: &[PublishedPort],
+        addresses: &Addresses,
+    ) -> Self {
+        Self {
+            config: config.digest(),
+            image: image.to_owned(),
+            resources,
+            ports: ports.to_vec(),
+            neighbours: addresses.neighbours(),
+        }
+    }
+
+    /// What differs from what would be made now.
+    #[must_use]
+    pub fn differences(&self, wanted: &Self) -> Vec<Aspect> {
+        let aspects = [
+            (self.config != wanted.config, Aspect::Config),
+            (self.image != wanted.image, Aspect::Image),
+            (self.resources != wanted.resources, Aspect::Resources),
+            (self.ports != wanted.ports, Aspect::Ports),
+            (self.neighbours != wanted.neighbours, Aspect::Neighbours),
+        ];
+        aspects.into_iter().filter_map(|(differs, aspect)| differs.then_some(aspect)).collect()
+    }
 }
 
 /// Whether a node runs.
@@ -146,12 +213,55 @@ pub enum ObservedState {
     Broken,
 }
 
-/// What the engine recorded when it made a cluster, next to what is observed: the addresses never change afterwards.
+/// What the engine recorded of a cluster before it made it, or changed it, next to what is observed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Applied {
     /// The cluster as it was asked for.
     pub cluster: crate::Cluster,
+    /// Its addresses, which never change afterwards.
+    pub addresses: Addresses,
+    /// The nodes that were made after the cluster was usable: they join it, where the first ones founded it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub joined: BTreeSet<NodeName>,
+    /// What it was when all of it was usable last; absent before the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<Box<Completed>>,
+}
+
+/// A cluster that was usable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Completed {
+    /// The cluster.
+    pub cluster: crate::Cluster,
     /// Its addresses.
     pub addresses: Addresses,
+    /// The nodes that had joined it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub joined: BTreeSet<NodeName>,
+}
+
+impl Applied {
+    /// What is recorded of a cluster that is about to be made.
+    #[must_use]
+    pub const fn new(cluster: crate::Cluster, addresses: Addresses) -> Self {
+        Self { cluster, addresses, joined: BTreeSet::new(), completed: None }
+    }
+
+    /// A node is none of the cluster's any more, although it may still be there. Gives whether it was one.
+    pub fn forget(&mut self, node: &NodeName) -> bool {
+        let Some(completed) = &mut self.completed else { return false };
+        completed.addresses.nodes.remove(node);
+        completed.cluster.remove_node(node).is_ok()
+    }
+
+    /// The same, all of it usable.
+    #[must_use]
+    pub fn completed(mut self) -> Self {
+        let (cluster, addresses) = (self.cluster.clone(), self.addresses.clone());
+        let joined = self.joined.clone();
+        self.completed = Some(Box::new(Completed { cluster, addresses, joined }));
+        self
+    }
 }

@@ -23,8 +23,8 @@ pub mod problem;
 pub mod quantity;
 
 pub use cluster::Cluster;
-pub use facts::{Facts, ObservedCluster, ObservedNode};
+pub use facts::{Facts, NodeRecord, ObservedCluster, ObservedNode};
 pub use name::{ClusterName, NodeName};
-pub use network::Addresses;
+pub use network::{Addresses, PublishedPort};
 pub use node::{NodeConfig, NodeStatus};
 pub use problem::{Class, Problem, Problems};

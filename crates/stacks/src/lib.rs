@@ -8,7 +8,8 @@
 //!
 //! A stack does not know where its nodes run. What differs between grounds comes as facts, never as the name of a provider.
 
+mod incus;
 mod kubernetes;
 mod stack;
 
-pub use stack::{Access, Keys, KubernetesAccess, RenderRequest, Stack, open};
+pub use stack::{Access, Change, IncusAccess, Keys, KubernetesAccess, RenderRequest, Stack, Step, open};

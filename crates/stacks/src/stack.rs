@@ -1,9 +1,9 @@
 //! The port that every stack implements.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bivouac_pki::{Issued, Kubeconfig, entry_name};
 use bivouac_spec::{
@@ -35,6 +35,13 @@ pub trait Stack: Send + Sync {
         keys: &Keys,
     ) -> Result<BTreeMap<NodeName, NodeConfig>, Problem>;
 
+    /// What is done in nodes that run when the cluster changes, beside making and updating nodes. Each step can be done again.
+    ///
+    /// # Errors
+    /// When the request does not fit together.
+    fn steps(&self, request: &RenderRequest<'_>, change: &Change<'_>)
+    -> Result<Vec<Step>, Problem>;
+
     /// What the user gets.
     ///
     /// # Errors
@@ -54,6 +61,36 @@ pub struct RenderRequest<'a> {
     pub addresses: &'a Addresses,
     /// What its ground is like.
     pub facts: &'a Facts,
+    /// The nodes that join what is there; the others found it.
+    pub joined: &'a BTreeSet<NodeName>,
+}
+
+/// A moment in the life of a cluster.
+#[derive(Debug, Clone, Copy)]
+pub enum Change<'a> {
+    /// A node is about to be made, in a cluster that was usable before.
+    Joins(&'a NodeName),
+    /// A node is about to be removed. The request is that of the cluster that still has it.
+    Leaves(&'a NodeName),
+    /// All nodes are as the request says; so they were before.
+    Changed(&'a Cluster),
+}
+
+/// Work in a node that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it does, as a person would say it: `drain node worker-1`.
+    pub name: String,
+    /// The nodes where it can be done, the best first. One of them is enough.
+    pub nodes: Vec<NodeName>,
+    /// A command that exits with 0 when it is done: program (absolute path) and arguments. What it prints is for people.
+    pub command: Vec<String>,
+    /// Added to the environment of the command.
+    pub environment: BTreeMap<String, String>,
+    /// How long it may take.
+    pub patience: Duration,
+    /// What a user can do when it fails.
+    pub help: String,
 }
 
 /// Everything secret of a cluster, in a form that only its stack understands. Belongs into a file that only its owner may read.
@@ -72,6 +109,43 @@ impl fmt::Debug for Keys {
 pub enum Access {
     /// A Kubernetes API, to be entered into the user's kubeconfig.
     Kubernetes(KubernetesAccess),
+    /// The API of Incus, to be entered into the configuration of the user's `incus` client.
+    Incus(IncusAccess),
+}
+
+impl Access {
+    /// A node where the API is served, for grounds that must forward a port.
+    #[must_use]
+    pub const fn node(&self) -> &NodeName {
+        match self {
+            Self::Kubernetes(access) => &access.node,
+            Self::Incus(access) => &access.node,
+        }
+    }
+
+    /// Where the API is served, as nodes see it.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        match self {
+            Self::Kubernetes(access) => access.address,
+            Self::Incus(access) => access.address,
+        }
+    }
+}
+
+/// How to reach an Incus API as its administrator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncusAccess {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// A node where the API is served, for grounds that must forward a port.
+    pub node: NodeName,
+    /// Where the API is served, as nodes see it.
+    pub address: SocketAddr,
+    /// The certificate that every member shows, PEM.
+    pub certificate: String,
+    /// The user's certificate and key.
+    pub client: Issued,
 }
 
 /// How to reach a Kubernetes API as its administrator.
@@ -92,7 +166,7 @@ pub struct KubernetesAccess {
 impl KubernetesAccess {
     /// The entry for the user's kubeconfig, named `bivouac-NAME`. `at` is where the API is reached from the user's side:
     /// [`KubernetesAccess::address`], the local end of a forwarded port, or any other: the API server's certificate has the first two,
-    /// elsewhere it is known by the node's name.
+    /// elsewhere it is known by a name that every API server has.
     #[must_use]
     pub fn kubeconfig(&self, at: SocketAddr) -> Kubeconfig {
         let name = entry_name(self.cluster.as_str());
@@ -102,7 +176,7 @@ impl KubernetesAccess {
         if certified.contains(&at.ip()) {
             return kubeconfig;
         }
-        kubeconfig.verified_as(self.node.as_str())
+        kubeconfig.verified_as("kubernetes")
     }
 }
 
@@ -113,5 +187,51 @@ pub fn open(stack: &cluster::Stack) -> Box<dyn Stack> {
         cluster::Stack::Kubernetes(settings) => {
             Box::new(crate::kubernetes::Kubernetes { settings: settings.clone() })
         }
+        cluster::Stack::Incus(settings) => {
+            Box::new(crate::incus::Incus { settings: settings.clone() })
+        }
+        cluster::Stack::Incus(_) => Box::new(Absent(stack.name())),
+    }
+}
+
+/// A stack that cluster files can name and this build does not have.
+struct Absent(&'static str);
+
+impl Absent {
+    fn refused<T>(&self) -> Result<T, Problem> {
+        let message = format!("this build of bivouac has no stack `{}`", self.0);
+        let problem = Problem::usage("stack.absent", message);
+        Err(problem.help("write `stack: {kubernetes: {}}`"))
+    }
+}
+
+impl Stack for Absent {
+    fn ensure_keys(
+        &self,
+        _: Option<Keys>,
+        _: &RenderRequest<'_>,
+        _: SystemTime,
+    ) -> Result<Keys, Problem> {
+        self.refused()
+    }
+
+    fn render(
+        &self,
+        _: &RenderRequest<'_>,
+        _: &Keys,
+    ) -> Result<BTreeMap<NodeName, NodeConfig>, Problem> {
+        self.refused()
+    }
+
+    fn steps(&self, _: &RenderRequest<'_>, _: &Change<'_>) -> Result<Vec<Step>, Problem> {
+        self.refused()
+    }
+
+    fn access(&self, _: &RenderRequest<'_>, _: &Keys) -> Result<Access, Problem> {
+        self.refused()
+    }
+
+    fn describe(&self) -> String {
+        self.0.to_owned()
     }
 }

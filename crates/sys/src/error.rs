@@ -95,6 +95,11 @@ impl Error {
         self.is(&[Errno::PERM, Errno::ACCESS, Errno::ROFS])
     }
 
+    /// True if the object is in use in a way that does not permit this.
+    pub fn is_busy(&self) -> bool {
+        self.is(&[Errno::BUSY])
+    }
+
     /// True if a deadline passed.
     pub fn is_timeout(&self) -> bool {
         matches!(self.cause, Cause::TimedOut(_))

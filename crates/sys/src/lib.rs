@@ -1,4 +1,4 @@
-//! The kernel interfaces bivouac needs: processes, namespaces, mounts, cgroups, netlink, nftables.
+//! The kernel interfaces bivouac needs: processes, namespaces, mounts, cgroups, netlink, nftables, and what programs see of the machine.
 //!
 //! Everything here is synchronous and typed; every error names the call and the object it was for. This is the only
 //! crate with unsafe code. It knows nothing of clusters, nodes or files of ours: names and paths come from the caller.
@@ -10,6 +10,7 @@ pub mod capability;
 pub mod cgroup;
 mod error;
 pub mod filesystem;
+pub mod machine;
 pub mod memory;
 pub mod mount;
 pub mod namespace;

@@ -24,9 +24,25 @@ pub(super) fn ensure_file(
     };
     let changed = done.map_err(|source| Error::File { what, path: file.path.clone(), source })?;
     if changed {
-        applied.changes.push(format!("{what} {}", file.path));
+        applied.touch(what, &file.path);
     }
     Ok(())
+}
+
+/// Removes what is a file or a link. A failure is a warning: nothing of this config needs it to be gone.
+pub(super) fn ensure_absent(path: &Utf8Path, places: &Places, applied: &mut Applied) {
+    let inside = places.inside(path);
+    match present(&inside).and_then(|present| {
+        let is_ours = present.is_some_and(|metadata| metadata.is_file() || metadata.is_symlink());
+        if is_ours {
+            fs::remove_file(&inside)?;
+        }
+        Ok(is_ours)
+    }) {
+        Ok(true) => applied.touch("no file", path),
+        Ok(false) => {}
+        Err(error) => applied.warnings.push(format!("{path} cannot be removed: {error}")),
+    }
 }
 
 fn ensure_regular(path: &Utf8Path, content: &[u8], file: &File) -> io::Result<bool> {
@@ -117,7 +133,11 @@ fn ensure_parent(path: &Utf8Path) -> io::Result<()> {
 
 fn present(path: &Utf8Path) -> io::Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
         other => other.map(Some),
     }
 }
@@ -140,6 +160,23 @@ mod tests {
             ensure_file(file, places, &mut applied).unwrap();
         }
         applied.changes
+    }
+
+    #[test]
+    fn what_is_no_longer_named_is_removed_but_no_folder() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let places = Places { root: root.clone(), ..Places::default() };
+        fs::create_dir_all(root.join("etc/folder")).unwrap();
+        fs::write(root.join("etc/file"), "x").unwrap();
+        symlink("/nowhere", root.join("etc/link")).unwrap();
+        let mut applied = Applied::default();
+        for path in ["/etc/file", "/etc/link", "/etc/folder", "/etc/absent", "/etc/file/below"] {
+            ensure_absent(Utf8Path::new(path), &places, &mut applied);
+        }
+        assert_eq!(applied.changes, ["no file /etc/file", "no file /etc/link"]);
+        assert_eq!(applied.warnings, Vec::<String>::new());
+        assert!(root.join("etc/folder").is_dir());
     }
 
     #[test]

@@ -34,8 +34,11 @@ pub(super) fn ensure_sysctl(sysctl: &Sysctl, options: &RunOptions, applied: &mut
 }
 
 fn ensure_masked(sysctl: &Sysctl, runtime: &Utf8Path) -> Result<Outcome> {
-    let present = sysctl::read(&sysctl.name)?;
-    if present.split_whitespace().eq(sysctl.value.split_whitespace()) {
+    let is_so = || -> Result<bool> {
+        let present = sysctl::read(&sysctl.name)?;
+        Ok(present.split_whitespace().eq(sysctl.value.split_whitespace()))
+    };
+    if is_so()? {
         return Ok(Outcome::Unchanged);
     }
     let path = sysctl::path(&sysctl.name)?;
@@ -43,6 +46,10 @@ fn ensure_masked(sysctl: &Sysctl, runtime: &Utf8Path) -> Result<Outcome> {
     // Its failure shows when it is mounted.
     let _ = fs::create_dir_all(runtime.join("sysctl"))
         .and_then(|()| fs::write(&file, format!("{}\n", sysctl.value)));
+    // The file may be mounted there already, with another value.
+    if is_so()? {
+        return Ok(Outcome::Changed);
+    }
     mount::bind(&file, path).map(|()| Outcome::Changed)
 }
 
@@ -89,6 +96,9 @@ mod tests {
             ensure_sysctl(&sysctl, &options, &mut applied);
             assert_eq!(applied.changes, ["sysctl kernel.panic"]);
             assert_eq!(fs::read_to_string(path).unwrap(), "1234\n");
+            let another = Sysctl { value: "77".into(), ..sysctl };
+            ensure_sysctl(&another, &options, &mut applied);
+            assert_eq!(fs::read_to_string(path).unwrap(), "77\n");
             bivouac_sys::mount::detach(path).unwrap();
             assert_eq!(fs::read_to_string(path).unwrap(), before);
         })

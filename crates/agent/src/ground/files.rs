@@ -19,7 +19,7 @@ pub(super) fn ensure_content(
     let changed = write_in_place(&places.inside(Utf8Path::new(path)), content)
         .map_err(|source| Error::File { path, source })?;
     if changed {
-        applied.changes.push(format!("file {path}"));
+        applied.touch("file", Utf8Path::new(path));
     }
     Ok(())
 }

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! mounts    /sys and control groups writable, every mount shared        without them no pod runs: a failure is a problem
-//! files     /etc/machine-id, /etc/hosts, written in place               the same
-//! routes    to the pods of other nodes, labelled by their protocol      the same
 //! devices   /dev/kmsg, /dev/net/tun, /dev/fuse                          a warning
+//! files     /etc/machine-id, /etc/hosts, written in place               a problem
+//! routes    to the pods of other nodes, labelled by their protocol      the same
 //! resolver  the engine's DNS server, offered at the node's own address  a warning: the node works without the outside world
 //! ```
+//!
+//! What follows the devices is done again when a running node takes a new config: nodes have come or gone.
 //!
 //! Every step looks first and changes only what differs. All of them are tried, so that everything that is wrong is told at once.
 
@@ -81,28 +83,36 @@ impl From<Error> for Problem {
     }
 }
 
-/// Does what the ground left to be done; nothing where it left nothing.
-pub(crate) fn ensure_furnished(options: &RunOptions, applied: &mut Applied) -> Vec<Problem> {
-    let ground = match read(&options.ground) {
-        Ok(Some(ground)) => ground,
-        Ok(None) => return Vec::new(),
-        Err(error) => return vec![error.into()],
-    };
-    let places = &options.places;
-    let mut problems: Vec<Problem> = Vec::new();
-    let mut keep = |done: Result<(), Error>| problems.extend(done.err().map(Problem::from));
-    keep(mounts::ensure_writable(applied));
-    keep(mounts::ensure_shared(applied));
-    keep(files::ensure_content(places, "/etc/machine-id", &line(&ground.machine_id), applied));
-    keep(files::ensure_content(places, "/etc/hosts", &ground.hosts, applied));
-    keep(routes::ensure(&ground.routes, applied).map_err(Error::Routes));
-    devices::ensure(places, applied);
-    if let Some(address) = ground.resolver {
-        resolver::ensure(address, places, applied);
-    }
+/// Reads what the ground left to be done; `None` where it left nothing.
+pub(crate) fn open_ground(path: &Utf8Path) -> Result<Option<Ground>, Problem> {
+    Ok(read(path)?)
+}
+
+/// Makes the room itself fit for a node: once, before anything runs that may have mounts of its own.
+pub(crate) fn ensure_room(options: &RunOptions, applied: &mut Applied) -> Vec<Problem> {
+    let done = [mounts::ensure_writable(applied), mounts::ensure_shared(applied)];
+    devices::ensure(&options.places, applied);
     // Of this process, and so of all that it starts.
     if let Err(error) = set_limit(Resource::Nofile, Some(OPEN_FILES), Some(OPEN_FILES)) {
         applied.warnings.push(sentence(&error));
+    }
+    done.into_iter().filter_map(|done| done.err().map(Problem::from)).collect()
+}
+
+/// Makes the node's surroundings what the ground says: also while it runs.
+pub(crate) fn ensure_surroundings(
+    ground: &Ground,
+    options: &RunOptions,
+    applied: &mut Applied,
+) -> Vec<Problem> {
+    let places = &options.places;
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut keep = |done: Result<(), Error>| problems.extend(done.err().map(Problem::from));
+    keep(files::ensure_content(places, "/etc/machine-id", &line(&ground.machine_id), applied));
+    keep(files::ensure_content(places, "/etc/hosts", &ground.hosts, applied));
+    keep(routes::ensure(&ground.routes, applied).map_err(Error::Routes));
+    if let Some(address) = ground.resolver {
+        resolver::ensure(address, places, applied);
     }
     problems
 }
@@ -134,13 +144,10 @@ mod tests {
     fn a_ground_that_left_nothing_is_none_and_a_broken_one_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(directory.path()).unwrap().join("ground.json");
-        let options = RunOptions { ground: path.clone(), ..RunOptions::default() };
-        let mut applied = Applied::default();
-        assert_eq!(ensure_furnished(&options, &mut applied), []);
+        assert_eq!(open_ground(&path), Ok(None));
         fs::write(&path, r#"{"machineId":"0","hosts":"","rooms":3}"#).unwrap();
-        let problems = ensure_furnished(&options, &mut applied);
-        assert_eq!(problems[0].code, "agent.ground.malformed");
-        assert!(problems[0].message.starts_with(path.as_str()), "{problems:?}");
-        assert_eq!(applied, Applied::default());
+        let problem = open_ground(&path).unwrap_err();
+        assert_eq!(problem.code, "agent.ground.malformed");
+        assert!(problem.message.starts_with(path.as_str()), "{problem:?}");
     }
 }

@@ -9,25 +9,39 @@
 //!                                        |  Restarting    3 misses      |
 //!                                        +------------------------------+
 //! any --stop, once all dependents are stopped--> Stopping --ended--> Stopped
+//!
+//! any --a config that has it otherwise--> Stopping --ended--> Waiting
+//! any --a config that has it no more----> Stopping --ended--> forgotten
 //! ```
 //!
 //! Tasks and conditions have no process: they are asked like a service's probe, and a task's question is its work.
 
+mod definition;
 mod state;
 mod unit;
+mod units;
+mod update;
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bivouac_spec::NodeConfig;
 use bivouac_spec::node::Signal;
-use bivouac_spec::node::status::{NodePhase, UnitState, UnitStatus};
+use bivouac_spec::node::status::{NodePhase, UnitKind, UnitStatus};
+
+pub(crate) use definition::Definition;
 
 use unit::Unit;
+use units::Units;
 
-/// Place of a unit in the config: services, then tasks, then conditions.
+/// Number of a unit, which it keeps when the config changes and which no other gets when it is gone.
 pub(crate) type UnitId = usize;
 
 /// Something that happened.
@@ -69,6 +83,13 @@ impl Answer {
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
+    /// Make ready what [`Machine::definition`] says of it; what was made ready for another definition is void, and an attempt at a
+    /// task that is under way should give up. Comes before anything else about the unit.
+    Prepare(UnitId),
+    /// An attempt at the task that is under way should give up.
+    Cancel(UnitId),
+    /// The unit is gone.
+    Forget(UnitId),
     /// Start the process; answered by [`Event::Started`] or [`Event::Ended`].
     Start(UnitId),
     /// Signal the process.
@@ -82,7 +103,7 @@ pub(crate) enum Effect {
 /// All units of a node.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    units: Vec<Unit>,
+    units: Units,
     begun: bool,
     stopping: bool,
     finished: bool,
@@ -90,10 +111,15 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The machine of a config whose graph was checked.
-    pub(crate) fn new(config: &NodeConfig) -> Self {
-        let units = unit::all_of(config);
-        Self { units, begun: false, stopping: false, finished: false, was_usable: false }
+    /// The machine of a config whose graph was checked, and what is to be done before [`Event::Begin`].
+    pub(crate) fn new(config: &NodeConfig) -> (Self, Vec<Effect>) {
+        let mut units = Units::default();
+        let order: Vec<_> = definition::all_of(config).into_iter().map(|d| units.add(d)).collect();
+        let effects = order.iter().copied().map(Effect::Prepare).collect();
+        units.arrange(order);
+        let machine =
+            Self { units, begun: false, stopping: false, finished: false, was_usable: false };
+        (machine, effects)
     }
 
     /// Takes one event at a time since the agent's start; returns what is to be done, in order.
@@ -106,21 +132,29 @@ impl Machine {
                 self.ended(unit, &how, last_line.as_deref(), now, &mut effects);
             }
             Event::Answered { unit, round, answer } => {
-                let stopping = self.stopping;
-                self.units[unit].answered(round, answer, now, stopping);
+                self.answered(unit, round, answer, now, &mut effects);
             }
-            Event::Noted { unit, round, detail } => self.units[unit].noted(round, detail),
+            Event::Noted { unit, round, detail } if self.units.contains(unit) => {
+                self.units[unit].noted(round, detail);
+            }
+            Event::Noted { .. } => {}
             Event::Tick => self.tick(now, &mut effects),
             Event::Restart(unit) => self.restart(unit, now, &mut effects),
             Event::Stop => self.stopping = true,
         }
+        self.proceed(now, &mut effects);
+        effects
+    }
+
+    /// Does what has become possible.
+    fn proceed(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         if self.stopping {
-            self.stop_next(now, &mut effects);
+            self.stop_next(now, effects);
         } else if self.begun {
-            self.start_next(now, &mut effects);
+            self.retire_next(now, effects);
+            self.start_next(now, effects);
         }
         self.was_usable |= self.all_ready();
-        effects
     }
 
     /// When [`Event::Tick`] is wanted next.
@@ -150,18 +184,25 @@ impl Machine {
 
     /// The service of that name.
     pub(crate) fn service(&self, name: &str) -> Option<UnitId> {
-        self.units.iter().position(|unit| unit.name == name && unit.is_service())
+        self.units.find(name, UnitKind::Service)
+    }
+
+    /// The names of all services.
+    pub(crate) fn services(&self) -> Vec<&str> {
+        self.units.iter().filter(|unit| unit.is_service()).map(Unit::name).collect()
+    }
+
+    /// What the config says of a unit.
+    pub(crate) fn definition(&self, unit: UnitId) -> Arc<Definition> {
+        Arc::clone(&self.units[unit].definition)
     }
 
     fn all_ready(&self) -> bool {
-        self.begun && self.units.iter().all(|unit| unit.state == UnitState::Ready)
+        self.begun && self.units.iter().all(Unit::is_ready)
     }
 
     fn waits_for(&self, unit: &Unit) -> Vec<&str> {
         let pending = unit.after.iter().map(|id| &self.units[*id]);
-        pending
-            .filter(|after| after.state != UnitState::Ready)
-            .map(|after| after.name.as_str())
-            .collect()
+        pending.filter(|after| !after.is_ready()).map(Unit::name).collect()
     }
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 use bivouac_spec::node::Signal;
 use bivouac_spec::node::status::UnitState;
 
-use super::{Effect, Machine, UnitId};
+use super::unit::Next;
+use super::{Answer, Effect, Machine, UnitId};
 use crate::clock;
 
 impl Machine {
     /// Starts every unit that waits for nothing any more.
     pub(super) fn start_next(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        for id in 0..self.units.len() {
+        for id in self.units.ids() {
             let unit = &self.units[id];
-            let is_ready = |id: &UnitId| self.units[*id].state == UnitState::Ready;
+            let is_ready = |id: &UnitId| self.units[*id].is_ready();
             if unit.state == UnitState::Waiting && unit.after.iter().all(is_ready) {
                 self.launch(id, now, effects);
             }
@@ -24,6 +25,7 @@ impl Machine {
         let unit = &mut self.units[id];
         unit.renew();
         unit.state = UnitState::Starting;
+        unit.stop = unit.definition.stop();
         if unit.is_service() {
             effects.push(Effect::Start(id));
         } else {
@@ -31,10 +33,10 @@ impl Machine {
         }
     }
 
-    fn ask(&mut self, id: UnitId, now: Duration, effects: &mut Vec<Effect>) {
+    pub(super) fn ask(&mut self, id: UnitId, now: Duration, effects: &mut Vec<Effect>) {
         let unit = &mut self.units[id];
         unit.wake = None;
-        if unit.pace.is_none() {
+        if unit.definition.pace().is_none() {
             unit.become_ready(now);
         } else if !unit.asking {
             unit.asking = true;
@@ -65,25 +67,21 @@ impl Machine {
         now: Duration,
         effects: &mut Vec<Effect>,
     ) {
-        let stopping = self.stopping;
         let unit = &mut self.units[id];
         unit.pid = None;
-        if stopping || (unit.state == UnitState::Stopping && !unit.anew) {
-            unit.renew();
-            unit.state = UnitState::Stopped;
-            unit.detail = Some(how.to_owned());
-        } else if unit.state == UnitState::Stopping {
-            unit.anew = false;
-            self.launch(id, now, effects);
+        if self.stopping {
+            unit.next = Next::Rest;
+        }
+        if self.stopping || unit.is_being_stopped() {
+            self.settle(id, Some(how), now, effects);
         } else {
-            let proved =
-                unit.ready_since.is_some_and(|since| now - since >= unit.restart.max.duration());
-            if proved {
-                unit.backoff = unit.restart.initial.duration();
+            let restart = unit.definition.restart();
+            let (initial, max) = (restart.initial.duration(), restart.max.duration());
+            if unit.ready_since.is_some_and(|since| now - since >= max) {
+                unit.backoff = initial;
             }
             let wait = unit.backoff;
-            unit.backoff =
-                (wait * 2).min(unit.restart.max.duration()).max(unit.restart.initial.duration());
+            unit.backoff = (wait * 2).min(max).max(initial);
             unit.renew();
             unit.state = UnitState::Restarting;
             unit.wake = Some(now + wait);
@@ -96,8 +94,48 @@ impl Machine {
         }
     }
 
+    /// What was being stopped is stopped.
+    fn settle(&mut self, id: UnitId, how: Option<&str>, now: Duration, effects: &mut Vec<Effect>) {
+        let unit = &mut self.units[id];
+        unit.retiring = None;
+        unit.renew();
+        match std::mem::replace(&mut unit.next, Next::Rest) {
+            Next::Rest => {
+                unit.state = UnitState::Stopped;
+                unit.detail = how.map(str::to_owned);
+            }
+            Next::Launch => self.launch(id, now, effects),
+            Next::Wait => unit.state = UnitState::Waiting,
+            Next::Leave => {
+                self.units.remove(id);
+                effects.push(Effect::Forget(id));
+            }
+        }
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        id: UnitId,
+        round: u32,
+        answer: Answer,
+        now: Duration,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.units.contains(id) {
+            return;
+        }
+        let unit = &mut self.units[id];
+        // Of a task that became another one: it had to end first.
+        let gives_up = unit.state == UnitState::Stopping && unit.asking && unit.round == round;
+        if gives_up && !unit.is_service() {
+            self.settle(id, None, now, effects);
+        } else {
+            unit.answered(round, answer, now, self.stopping);
+        }
+    }
+
     pub(super) fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        for id in 0..self.units.len() {
+        for id in self.units.ids() {
             let unit = &mut self.units[id];
             if unit.wake.is_none_or(|wake| wake > now) {
                 continue;
@@ -118,13 +156,13 @@ impl Machine {
 
     pub(super) fn restart(&mut self, id: UnitId, now: Duration, effects: &mut Vec<Effect>) {
         let unit = &mut self.units[id];
-        if self.stopping || !unit.is_service() {
+        if self.stopping || unit.is_being_stopped() || !unit.is_service() {
             return;
         }
-        unit.backoff = unit.restart.initial.duration();
+        unit.backoff = unit.definition.restart().initial.duration();
         match unit.state {
             UnitState::Starting | UnitState::Ready => {
-                unit.anew = true;
+                unit.next = Next::Launch;
                 self.stop_unit(id, now, effects);
             }
             UnitState::Restarting | UnitState::Stopped => self.launch(id, now, effects),
@@ -136,10 +174,15 @@ impl Machine {
     pub(super) fn stop_next(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let mut changed = true;
         while std::mem::take(&mut changed) {
-            for id in 0..self.units.len() {
+            for id in self.units.ids() {
                 let unit = &self.units[id];
                 let is_stopped = |id: &UnitId| self.units[*id].state == UnitState::Stopped;
-                let over = matches!(unit.state, UnitState::Stopping | UnitState::Stopped);
+                let over = match unit.state {
+                    UnitState::Stopped => true,
+                    // A task has nothing that would be waited for.
+                    UnitState::Stopping => unit.is_service(),
+                    _ => false,
+                };
                 if !over && unit.dependents.iter().all(is_stopped) {
                     self.stop_unit(id, now, effects);
                     changed = true;
@@ -153,10 +196,22 @@ impl Machine {
         }
     }
 
+    /// Stops what another config has otherwise or no more, when nothing that needed it is still being stopped.
+    pub(super) fn retire_next(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        for id in self.units.ids() {
+            let is_gone =
+                |id: &UnitId| !self.units.contains(*id) || !self.units[*id].is_being_stopped();
+            if self.units[id].retiring.as_ref().is_some_and(|first| first.iter().all(is_gone)) {
+                self.stop_unit(id, now, effects);
+            }
+        }
+    }
+
     fn stop_unit(&mut self, id: UnitId, now: Duration, effects: &mut Vec<Effect>) {
         let unit = &mut self.units[id];
         let runs = matches!(unit.state, UnitState::Starting | UnitState::Ready);
         unit.renew();
+        unit.retiring = None;
         if unit.is_service() && runs {
             unit.state = UnitState::Stopping;
             if unit.pid.is_some() {

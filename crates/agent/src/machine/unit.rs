@@ -1,12 +1,12 @@
 //! One unit: what the config says of it, how far it is, and how answers move it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bivouac_spec::NodeConfig;
+use bivouac_spec::node::Stop;
 use bivouac_spec::node::status::{UnitKind, UnitState, UnitStatus};
-use bivouac_spec::node::{Check, Probe, Restart, Run, Stop};
 
+use super::definition::Definition;
 use super::{Answer, UnitId};
 
 /// How often what is ready is asked again.
@@ -15,33 +15,26 @@ const SLOW: Duration = Duration::from_secs(10);
 const SUSPECT: Duration = Duration::from_secs(1);
 /// So many such answers in a row, and it does not count as ready any more.
 const MISSES: u32 = 3;
-/// First and longest wait between two tries of a task that asks over a connection which is kept: what it waits for is often on the
-/// way to a usable cluster.
-const REQUEST_PACE: Pace =
-    Pace { first: Duration::from_millis(25), max: Duration::from_millis(100), again: false };
-/// First and longest wait between two tries of any other task.
-const TASK_PACE: Pace =
-    Pace { first: Duration::from_millis(50), max: Duration::from_millis(500), again: false };
-/// A look at a path or a Unix socket costs microseconds: it is never made less often than this.
-const LOOK: Duration = Duration::from_millis(10);
 
-/// How often a unit is asked while the answer is not yet.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
-    first: Duration,
-    max: Duration,
-    again: bool,
+/// What comes when a unit is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing: the node stops.
+    Rest,
+    /// It starts at once: a person wants it anew.
+    Launch,
+    /// It starts when what it waits for is ready: it is another one now.
+    Wait,
+    /// It is forgotten: the config has it no more.
+    Leave,
 }
 
 #[derive(Debug)]
 pub(super) struct Unit {
-    pub(super) name: String,
-    pub(super) kind: UnitKind,
+    pub(super) definition: Arc<Definition>,
     pub(super) after: Vec<UnitId>,
     pub(super) dependents: Vec<UnitId>,
-    /// Absent: ready as soon as it runs.
-    pub(super) pace: Option<Pace>,
-    pub(super) restart: Restart,
+    /// How the present process is stopped, which another definition may have said.
     pub(super) stop: Stop,
 
     pub(super) state: UnitState,
@@ -55,8 +48,9 @@ pub(super) struct Unit {
     /// Answers to an earlier round come too late to matter.
     pub(super) round: u32,
     pub(super) asking: bool,
-    /// Start it anew once it is stopped.
-    pub(super) anew: bool,
+    pub(super) next: Next,
+    /// Present: it is to be stopped when none of these is still being stopped.
+    pub(super) retiring: Option<Vec<UnitId>>,
     /// The wait before the next start after it ended by itself.
     pub(super) backoff: Duration,
     interval: Duration,
@@ -64,59 +58,14 @@ pub(super) struct Unit {
     lost: bool,
 }
 
-/// Every unit of a config, with the graph as numbers.
-pub(super) fn all_of(config: &NodeConfig) -> Vec<Unit> {
-    let mut units = Vec::new();
-    let mut afters = Vec::new();
-    for service in &config.services {
-        let mut unit =
-            Unit::new(&service.name, UnitKind::Service, service.ready.as_ref().map(pace));
-        (unit.restart, unit.stop) = (service.restart, service.stop);
-        unit.backoff = service.restart.initial.duration();
-        units.push(unit);
-        afters.push(&service.after);
-    }
-    for task in &config.tasks {
-        let pace = if matches!(task.run, Run::Requests(_)) { REQUEST_PACE } else { TASK_PACE };
-        units.push(Unit::new(&task.name, UnitKind::Task, Some(pace)));
-        afters.push(&task.after);
-    }
-    for condition in &config.conditions {
-        let pace = pace(&condition.probe);
-        units.push(Unit::new(&condition.name, UnitKind::Condition, Some(pace)));
-        afters.push(&condition.after);
-    }
-    let ids: BTreeMap<_, _> =
-        units.iter().enumerate().map(|(id, unit)| (unit.name.clone(), id)).collect();
-    for (id, after) in afters.into_iter().enumerate() {
-        let after: Vec<UnitId> = after.iter().filter_map(|name| ids.get(name).copied()).collect();
-        for other in &after {
-            units[*other].dependents.push(id);
-        }
-        units[id].after = after;
-    }
-    units
-}
-
-fn pace(probe: &Probe) -> Pace {
-    let interval = probe.interval.duration();
-    let interval = match probe.check {
-        Check::Socket(_) | Check::File(_) => interval.min(LOOK),
-        _ => interval,
-    };
-    Pace { first: interval, max: interval, again: true }
-}
-
 impl Unit {
-    fn new(name: &str, kind: UnitKind, pace: Option<Pace>) -> Self {
+    pub(super) fn new(definition: Arc<Definition>) -> Self {
+        let (stop, backoff) = (definition.stop(), definition.restart().initial.duration());
         Self {
-            name: name.to_owned(),
-            kind,
+            definition,
             after: Vec::new(),
             dependents: Vec::new(),
-            pace,
-            restart: Restart::default(),
-            stop: Stop::default(),
+            stop,
             state: UnitState::Waiting,
             detail: None,
             pid: None,
@@ -126,16 +75,42 @@ impl Unit {
             wake: None,
             round: 0,
             asking: false,
-            anew: false,
-            backoff: Duration::ZERO,
+            next: Next::Rest,
+            retiring: None,
+            backoff,
             interval: Duration::ZERO,
             misses: 0,
             lost: false,
         }
     }
 
+    pub(super) fn name(&self) -> &str {
+        self.definition.name()
+    }
+
+    pub(super) fn kind(&self) -> UnitKind {
+        self.definition.kind()
+    }
+
     pub(super) fn is_service(&self) -> bool {
-        self.kind == UnitKind::Service
+        self.kind() == UnitKind::Service
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == UnitState::Ready && self.retiring.is_none()
+    }
+
+    /// Whether its process runs or its work is being tried: it cannot become another one before that has ended.
+    pub(super) fn is_busy(&self) -> bool {
+        match self.kind() {
+            UnitKind::Service => self.pid.is_some() || self.state == UnitState::Stopping,
+            UnitKind::Task => self.asking,
+            UnitKind::Condition => false,
+        }
+    }
+
+    pub(super) fn is_being_stopped(&self) -> bool {
+        self.retiring.is_some() || self.state == UnitState::Stopping
     }
 
     /// Forgets what was answered before, as for a new process.
@@ -147,7 +122,7 @@ impl Unit {
         self.wake = None;
         self.ready_since = None;
         self.detail = None;
-        self.interval = self.pace.map_or(Duration::ZERO, |pace| pace.first);
+        self.interval = self.definition.pace().map_or(Duration::ZERO, |pace| pace.first);
     }
 
     pub(super) fn become_ready(&mut self, now: Duration) {
@@ -157,7 +132,7 @@ impl Unit {
         self.lost = false;
         self.ready_after.get_or_insert(now);
         self.ready_since = Some(now);
-        self.wake = self.pace.filter(|pace| pace.again).map(|_| now + SLOW);
+        self.wake = self.definition.pace().filter(|pace| pace.again).map(|_| now + SLOW);
     }
 
     pub(super) fn answered(&mut self, round: u32, answer: Answer, now: Duration, stopping: bool) {
@@ -191,7 +166,7 @@ impl Unit {
     }
 
     fn next_interval(&mut self, advanced: bool) -> Duration {
-        let Some(pace) = self.pace else { return SUSPECT };
+        let Some(pace) = self.definition.pace() else { return SUSPECT };
         if self.lost {
             return pace.first.max(SUSPECT);
         }
@@ -216,10 +191,14 @@ impl Unit {
             }
             _ => self.detail.clone(),
         };
+        let state = match self.state {
+            _ if self.retiring.is_some() => UnitState::Stopping,
+            state => state,
+        };
         UnitStatus {
-            name: self.name.clone(),
-            kind: self.kind,
-            state: self.state,
+            name: self.name().to_owned(),
+            kind: self.kind(),
+            state,
             detail,
             pid: self.pid,
             restarts: self.restarts,

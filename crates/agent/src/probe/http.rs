@@ -58,8 +58,8 @@ impl Clients {
         read(sent).map_err(|error| explain(&error, timeout))
     }
 
-    #[cfg(test)]
-    pub(super) fn forget(&self) {
+    /// Makes all clients anew when they are next needed: certificates may have changed.
+    pub(crate) fn forget(&self) {
         locked(&self.made).clear();
     }
 

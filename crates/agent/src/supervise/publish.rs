@@ -18,11 +18,13 @@ const QUIET: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Publisher {
-    identity: Identity,
+    pub(super) identity: Identity,
     pub(super) server: Server,
     pub(super) warnings: Vec<String>,
     pub(super) problems: Vec<Problem>,
     pub(super) stops: bool,
+    /// Another config is being applied.
+    pub(super) applies: bool,
     /// What was published, with its uptime left out, as a line, and its number.
     shown: Option<NodeStatus>,
     line: String,
@@ -39,12 +41,20 @@ impl Publisher {
             warnings: Vec::new(),
             problems: Vec::new(),
             stops: false,
+            applies: false,
             shown: None,
             line: String::new(),
             version: 0,
             published: Duration::ZERO,
             due: None,
         }
+    }
+
+    /// Another config is being applied from now on.
+    pub(super) fn begin(&mut self, identity: Identity) {
+        self.identity = identity;
+        self.problems.clear();
+        self.applies = true;
     }
 
     /// A config of a node that does nothing, for one that cannot be read.
@@ -131,6 +141,7 @@ impl Publisher {
     fn status(&self, machine: &Machine, uptime: u64) -> NodeStatus {
         let phase = match machine.phase() {
             _ if self.stops => NodePhase::Stopping,
+            _ if self.applies => NodePhase::Applying,
             _ if !self.problems.is_empty() => NodePhase::Failed,
             phase => phase,
         };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use bivouac_image::{Cancel, NodeImageInfo, NodeManifest};
+use bivouac_image::{Cancel, NodeImageInfo, NodeManifest, Stack};
 use bivouac_spec::{Problem, Problems};
 use serde::Serialize;
 
@@ -18,6 +18,8 @@ use crate::{progress, signals};
 #[serde(rename_all = "camelCase")]
 struct Shown {
     key: String,
+    /// What it is for.
+    stack: Stack,
     digest: String,
     created: jiff::Timestamp,
     versions: BTreeMap<String, String>,
@@ -29,6 +31,8 @@ struct Shown {
 #[serde(rename_all = "camelCase")]
 struct Listed {
     key: String,
+    /// What it is for.
+    stack: Stack,
     digest: String,
     created: jiff::Timestamp,
     versions: BTreeMap<String, String>,
@@ -51,13 +55,14 @@ struct Pruned {
 
 pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Problems> {
     match &image.command {
-        ImageCommand::Build { bundle, output } => {
+        ImageCommand::Build { stack, bundle, output } => {
             let images = StoreImages::open(global).with_bundle(bundle.clone());
+            let images = images.for_stack((*stack).into());
             let reporter = progress::reporter(global);
             let built = images.build(&reporter, &signals::cancellation()).await?;
             let shown = shown(built.manifest);
             output::write(*output, &shown, || {
-                format!("node image {} is in the store\n", shown.digest)
+                format!("node image {} for {} is in the store\n", shown.digest, shown.stack)
             })?;
         }
         ImageCommand::List { output } => list(global, *output)?,
@@ -68,27 +73,27 @@ pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Probl
 }
 
 fn shown(manifest: NodeManifest) -> Shown {
-    let NodeManifest { key, digest, created, versions, size, .. } = manifest;
-    Shown { key, digest: digest.to_string(), created, versions, size }
+    let NodeManifest { key, stack, digest, created, versions, size, .. } = manifest;
+    Shown { key, stack, digest: digest.to_string(), created, versions, size }
 }
 
 fn list(global: &Global, format: Format) -> Result<(), Problem> {
     let (images, used) = (StoreImages::open(global), used(global)?);
-    let current = images.bundle()?.image_key();
+    let current = current(&images)?;
     let there = match images.store_if_there()? {
         Some(store) => bivouac_image::list(&store).map_err(|error| problem_of(&error))?,
         None => Vec::new(),
     };
     let listed = there.into_iter().map(|image| {
-        let NodeImageInfo { key, digest, created, versions, size, in_use } = image;
-        let (current, used_by_clusters) = (key == current, used.contains(&key));
+        let NodeImageInfo { key, stack, digest, created, versions, size, in_use } = image;
+        let (current, used_by_clusters) = (current.contains(&key), used.contains(&key));
         let digest = digest.to_string();
-        Listed { key, digest, created, versions, size, in_use, used_by_clusters, current }
+        Listed { key, stack, digest, created, versions, size, in_use, used_by_clusters, current }
     });
     let listed: Vec<Listed> = listed.collect();
     output::write(format, &listed, || {
         let mut rows =
-            vec![["KEY", "KUBERNETES", "SIZE", "CREATED", "USE"].map(str::to_owned).to_vec()];
+            vec![["KEY", "STACK", "VERSION", "SIZE", "CREATED", "USE"].map(str::to_owned).to_vec()];
         rows.extend(listed.iter().map(row));
         table(&rows)
     })
@@ -100,17 +105,32 @@ fn row(image: &Listed) -> Vec<String> {
     let uses: Vec<&str> = uses.into_iter().filter(|(is, _)| *is).map(|(_, what)| what).collect();
     vec![
         image.key.chars().take(12).collect(),
-        image.versions.get("kube").cloned().unwrap_or_default(),
+        image.stack.to_string(),
+        version(image),
         output::bytes(image.size),
         image.created.strftime("%Y-%m-%d %H:%M").to_string(),
         uses.join(", "),
     ]
 }
 
+/// Of what gives the stack its name.
+fn version(image: &Listed) -> String {
+    let program = match image.stack {
+        Stack::Kubernetes => "kube",
+        Stack::Incus => "incus-base",
+    };
+    image.versions.get(program).cloned().unwrap_or_default()
+}
+
+/// The keys of the images that this bivouac makes nodes from.
+fn current(images: &StoreImages) -> Result<BTreeSet<String>, Problem> {
+    Stack::ALL.into_iter().map(|stack| images.current_of(stack)).collect()
+}
+
 fn prune(global: &Global, all: bool, format: Format) -> Result<(), Problem> {
     let (images, mut keep) = (StoreImages::open(global), used(global)?);
     if !all {
-        keep.insert(images.bundle()?.image_key());
+        keep.extend(current(&images)?);
     }
     let keep: Vec<&str> = keep.iter().map(String::as_str).collect();
     let mut pruned = Pruned::default();

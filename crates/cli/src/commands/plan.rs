@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bivouac_engine::{PrepareRequest, prepare};
 use bivouac_plan::{Action, Plan};
-use bivouac_spec::Problems;
+use bivouac_spec::{Cluster, Problems};
 
 use crate::args::{self, Format, Global, Source};
 use crate::grounds::{open_ground, open_grounds};
@@ -19,10 +19,20 @@ pub async fn run(global: &Global, plan: &args::Plan) -> Result<ExitCode, Problem
 /// Shows what `up` would do. A plan with refusals is shown and then reported as their problems.
 pub async fn show(global: &Global, source: &Source, format: Format) -> Result<ExitCode, Problems> {
     let cluster = cluster_asked_for(global, source)?;
+    show_plan(global, &cluster, &format!("bivouac up{}", asked(source)), format).await
+}
+
+/// Shows what would make a cluster what it is asked to be, which `command` does.
+pub async fn show_plan(
+    global: &Global,
+    cluster: &Cluster,
+    command: &str,
+    format: Format,
+) -> Result<ExitCode, Problems> {
     let stack = bivouac_stacks::open(&cluster.spec.stack);
     let state = open_state(global);
     let request = PrepareRequest {
-        cluster: &cluster,
+        cluster,
         provider: open_ground(global, &cluster.spec.provider).provider,
         grounds: &open_grounds(global, &state),
         stack: stack.as_ref(),
@@ -53,11 +63,7 @@ pub async fn show(global: &Global, source: &Source, format: Format) -> Result<Ex
         if plan.is_empty() {
             text.push_str(&format!("cluster {} is as asked: nothing to do\n", cluster.name()));
         } else {
-            text.push_str(&format!(
-                "{} to do; `bivouac up{}` does it\n",
-                count(&plan.actions),
-                asked(source)
-            ));
+            text.push_str(&format!("{} to do; `{command}` does it\n", count(&plan.actions)));
         }
         text
     })?;

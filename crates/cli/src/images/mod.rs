@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bivouac_engine::{NodeImages, Reporter};
-use bivouac_image::{BuildOptions, Bundle, Cancel, NodeImage, Store};
+use bivouac_image::{BuildOptions, Bundle, Cancel, NodeImage, Stack, Store};
 use bivouac_provider::{ImagePaths, LayerPath};
 use bivouac_spec::{Class, Problem};
 use camino::Utf8PathBuf;
@@ -24,12 +24,19 @@ pub use steps::step_reporter;
 pub struct StoreImages {
     store: Utf8PathBuf,
     bundle: Option<Utf8PathBuf>,
+    stack: Stack,
 }
 
 impl StoreImages {
-    /// The node images of the store that the options name.
+    /// The node images of the store that the options name, for Kubernetes.
     pub fn open(global: &Global) -> Self {
-        Self { store: global.store.clone(), bundle: None }
+        Self { store: global.store.clone(), bundle: None, stack: Stack::default() }
+    }
+
+    /// The same for another stack.
+    pub fn for_stack(mut self, stack: Stack) -> Self {
+        self.stack = stack;
+        self
     }
 
     /// The same, built from the bundle in this folder.
@@ -43,6 +50,11 @@ impl StoreImages {
         let bundle =
             self.bundle.as_ref().map_or_else(Bundle::embedded, |folder| Bundle::open(folder));
         bundle.map_err(|error| problem_of(&error))
+    }
+
+    /// The key of the image that this bivouac makes nodes of a stack from.
+    pub fn current_of(&self, stack: Stack) -> Result<String, Problem> {
+        self.bundle()?.image_key(stack).map_err(|error| problem_of(&error))
     }
 
     /// The store.
@@ -62,13 +74,14 @@ impl StoreImages {
             .map_err(|error| problem_of(&error))
     }
 
-    /// Builds the image of the bundle, unless it is there and sound.
+    /// Builds the stack's image of the bundle, unless it is there and sound.
     pub async fn build(
         &self,
         reporter: &Reporter,
         cancel: &CancellationToken,
     ) -> Result<NodeImage, Problem> {
         let (store, bundle, reporter) = (self.store()?, self.bundle()?, reporter.clone());
+        let options = BuildOptions { stack: self.stack, ..BuildOptions::default() };
         let stop = Cancel::new();
         let forward = {
             let (stop, cancel) = (stop.clone(), cancel.clone());
@@ -81,7 +94,7 @@ impl StoreImages {
             bivouac_image::ensure(
                 &store,
                 &bundle,
-                &BuildOptions::default(),
+                &options,
                 &step_reporter(reporter),
                 &stop,
             )
@@ -96,7 +109,7 @@ impl StoreImages {
 #[async_trait]
 impl NodeImages for StoreImages {
     fn current(&self) -> Result<String, Problem> {
-        Ok(self.bundle()?.image_key())
+        self.current_of(self.stack)
     }
 
     async fn ensure(

@@ -20,8 +20,13 @@ pub fn of(event: &Event, color: bool) -> Vec<String> {
         Event::NodeUsable { node, after } => {
             vec![format!("{node}: usable, {} after its start", seconds(*after))]
         }
+        Event::NodeUpdated { node } => vec![format!("{node}: updated")],
+        Event::NodeStopped { node } => vec![format!("{node}: stopped")],
         Event::NodeRemoved { node } => vec![format!("{node}: removed")],
+        Event::Working { what } => vec![what.clone()],
+        // What a command came to is told by the command itself.
         Event::Started { .. }
+        | Event::Ended { .. }
         | Event::Step(_)
         | Event::NodeStarted { .. }
         | Event::NodeStatus { .. } => Vec::new(),

@@ -6,4 +6,5 @@ mod archives;
 mod builds;
 mod oversight;
 mod samples;
+mod stacks;
 mod world;

@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::{Child, Command};
 
-use bivouac_image::{Cancel, Store, find, import_archive, list, list_containers, prune, verify};
+use bivouac_image::{
+    Cancel, Stack, Store, find, import_archive, list, list_containers, prune, verify,
+};
 use camino::Utf8Path;
 
 use crate::samples::{Tar, docker_archive};
@@ -14,11 +16,11 @@ fn damage_is_noticed_and_made_again() {
     let world = World::new();
     let first = world.build();
     let (store, bundle) = (world.store(), world.bundle());
-    assert!(find(&store, &bundle).is_some());
+    assert!(find(&store, &bundle, Stack::Kubernetes).is_some());
     assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
 
     fs::write(world.image(&first).join("rootfs/usr/local/bin/alpha"), "changed").unwrap();
-    assert!(find(&store, &bundle).is_none());
+    assert!(find(&store, &bundle, Stack::Kubernetes).is_none());
     let mut programs = fs::read_dir(world.root.join("store/programs")).unwrap();
     let artifact = programs
         .find_map(|entry| {
@@ -72,7 +74,7 @@ fn prune_keeps_what_kept_images_are_made_of() {
     );
     assert!(!world.image(&old).exists());
     assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
-    assert!(find(&store, &world.bundle()).is_some());
+    assert!(find(&store, &world.bundle(), Stack::Kubernetes).is_some());
     assert_eq!(prune(&store, &[&new.key()]).unwrap().removed, Vec::<String>::new());
     prune(&store, &[]).unwrap();
     assert_eq!(list(&store).unwrap().len(), 0);

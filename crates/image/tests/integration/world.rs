@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
-use bivouac_image::{BuildOptions, Bundle, Cancel, Event, Source, Store, build};
+use bivouac_image::{BuildOptions, Bundle, Cancel, Event, Source, Stack, Store, build};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,11 @@ esac
 const MMDEBSTRAP: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 echo mmdebstrap >> "$here/calls"
-while [ $# -gt 3 ]; do shift; done
+extra=
+while [ $# -gt 3 ]; do
+    case $1 in *,extra) extra=yes ;; esac
+    shift
+done
 mkdir -p "$2/etc" "$2/usr/bin" "$2/dev" "$2/var/lib/dpkg" "$2/var/log"
 echo "I: extracting archives..." >&2
 echo box > "$2/usr/bin/busybox"
@@ -52,6 +56,11 @@ ln -s libone.so.1.2 "$libraries/libone.so.1"
 cp "$here/library" "$2/usr/lib/libtwo.so"
 cp "$here/library" "$2/usr/lib64/loader"
 ln -s usr/lib64 "$2/lib64"
+[ -n "$extra" ] || exit 0
+printf 'Package: extra\nVersion: 7-1\n' > "$2/var/lib/dpkg/status"
+mkdir -p "$2/var/lib/extra"
+echo extra > "$2/usr/bin/extra"
+rm "$2/usr/sbin/tool"
 "#;
 
 const LOCK: &str = r#"
@@ -65,6 +74,23 @@ mirror = "http://localhost"
 variant = "essential"
 packages = ["busybox"]
 remove = ["/var/log/*"]
+
+[stacks]
+kubernetes = [{ layer = "programs" }, { layer = "container-images" }]
+
+[[stacks.incus]]
+layer = "packages"
+packages = ["extra"]
+links = { "var/lib/extra" = "elsewhere" }
+
+[[stacks.incus]]
+layer = "instance"
+name = "small"
+description = "A small one"
+remove = ["/usr/lib/*"]
+files = { "sbin/init" = "instance/init" }
+links = { "usr/bin/busybox" = ["ping"] }
+templates = { "/etc/hostname" = "{{ container.name }}" }
 
 [[program]]
 name = "alpha"
@@ -151,6 +177,8 @@ impl World {
         }
         fs::write(root.join("bin/tool"), elf(Some("/lib64/loader"), &["libone.so.1"])).unwrap();
         fs::write(root.join("bin/library"), elf(None, &["libone.so.1", "libtwo.so"])).unwrap();
+        fs::create_dir_all(root.join("bundle/instance")).unwrap();
+        fs::write(root.join("bundle/instance/init"), "#!/bin/sh\n").unwrap();
         for module in ["alpha", "beta"] {
             let path = root.join("bundle").join(module).join("main.go");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -190,12 +218,20 @@ impl World {
         self.finish("one", self.start("one"))
     }
 
+    pub(crate) fn build_incus(&self) -> Outcome {
+        self.finish("one", self.start_stack("one", Stack::Incus))
+    }
+
     pub(crate) fn start(&self, name: &str) -> Child {
+        self.start_stack(name, Stack::Kubernetes)
+    }
+
+    fn start_stack(&self, name: &str, stack: Stack) -> Child {
         let path = format!("{}:{}", self.root.join("bin"), std::env::var("PATH").unwrap());
         Command::new(std::env::current_exe().unwrap())
             .args(["world::build_in_child", "--exact"])
             .env("PATH", path)
-            .env(ORDER, format!("{}|{name}", self.root))
+            .env(ORDER, format!("{}|{name}|{stack}", self.root))
             .stdout(Stdio::null())
             .spawn()
             .unwrap()
@@ -211,7 +247,9 @@ impl World {
 #[test]
 fn build_in_child() {
     let Ok(order) = std::env::var(ORDER) else { return };
-    let (root, name) = order.split_once('|').unwrap();
+    let parts: Vec<&str> = order.split('|').collect();
+    let [root, name, stack] = parts[..] else { panic!("{order}") };
+    let stack = Stack::named(stack).unwrap();
     let root = Utf8Path::new(root);
     let store = Store::open(&root.join("store")).unwrap();
     let bundle = Bundle::open(&root.join("bundle")).unwrap();
@@ -221,7 +259,7 @@ fn build_in_child() {
         Event::Reused { step, .. } => reused.lock().unwrap().push(step),
         _ => {}
     };
-    let options = BuildOptions { source: Source::Build };
+    let options = BuildOptions { stack, source: Source::Build };
     let result = build(&store, &bundle, &options, &on_event, &Cancel::new());
     let result = result
         .map(|image| (image.key().to_owned(), image.manifest.digest.to_string()))

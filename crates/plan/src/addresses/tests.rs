@@ -23,8 +23,8 @@ fn a_free_machine_gets_the_usual_networks() {
 fn occupied_networks_are_stepped_over() {
     let occupied = occupied(&["10.89.0.0/24", "10.244.0.0/15", "10.96.0.1/32", "172.17.0.0/16"]);
     let addresses = assign_addresses(&cluster(0), &occupied, None).unwrap();
-    assert_eq!(addresses.node_network.to_string(), "10.89.1.0/24");
-    assert_eq!(addresses.gateway.to_string(), "10.89.1.1");
+    assert_eq!(addresses.primary().network.to_string(), "10.89.1.0/24");
+    assert_eq!(addresses.primary().gateway.to_string(), "10.89.1.1");
     assert_eq!(listed(&addresses.pod_networks), "`10.246.0.0/16`");
     assert_eq!(listed(&addresses.service_networks), "`10.97.0.0/16`");
 }
@@ -32,7 +32,7 @@ fn occupied_networks_are_stepped_over() {
 #[test]
 fn a_machine_inside_10_0_0_0_8_gets_other_ranges() {
     let addresses = assign_addresses(&cluster(1), &occupied(&["10.0.0.0/8"]), None).unwrap();
-    assert_eq!(addresses.node_network.to_string(), "172.31.0.0/24");
+    assert_eq!(addresses.primary().network.to_string(), "172.31.0.0/24");
     assert_eq!(listed(&addresses.service_networks), "`172.16.0.0/16`");
     assert_eq!(listed(&addresses.pod_networks), "`172.17.0.0/16`");
 }
@@ -46,7 +46,7 @@ fn a_named_network_that_is_occupied_is_refused_with_its_occupant() {
     let problems = assign_addresses(&cluster, &taken, None).unwrap_err();
     insta::assert_json_snapshot!(problems);
     let addresses = assign_addresses(&cluster, &occupied(&[]), None).unwrap();
-    assert_eq!(addresses.node_network.to_string(), "172.31.0.0/24", "chosen apart from the pods");
+    assert_eq!(addresses.primary().network.to_string(), "172.31.0.0/24", "chosen apart from the pods");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn nothing_free_is_a_problem_and_not_a_panic() {
 #[test]
 fn a_full_network_is_a_problem() {
     let mut small = cluster(1);
-    small.spec.network.node_cidr = Some("10.1.0.0/29".parse().unwrap());
+    small.spec.network.node_cidr = vec!["10.1.0.0/29".parse().unwrap()];
     let existing = assign_addresses(&small, &occupied(&[]), None).unwrap();
     let problems = assign_addresses(&cluster(5), &occupied(&[]), Some(&existing)).unwrap_err();
     assert_eq!(problems.as_slice()[0].code, "plan.no_free_address");
@@ -80,34 +80,55 @@ fn net() -> impl Strategy<Value = IpNet> {
     })
 }
 
+fn networks(addresses: &Addresses) -> Vec<IpNet> {
+    addresses.networks().chain(addresses.service_networks.clone()).collect()
+}
+
 fn assert_apart(addresses: &Addresses) {
-    let mut networks = vec![addresses.node_network];
-    networks.extend(&addresses.pod_networks);
-    networks.extend(&addresses.service_networks);
+    let networks = networks(addresses);
     for (index, one) in networks.iter().enumerate() {
         assert!(!networks[..index].iter().any(|other| overlap(one, other)), "{networks:?}");
     }
-    let (mut seen, mut pods) = (BTreeSet::from([addresses.gateway]), BTreeSet::new());
+    let gateways = addresses.node_networks.iter().map(|own| own.gateway);
+    let (mut seen, mut pods) = (BTreeSet::from_iter(gateways), BTreeSet::new());
     for node in addresses.nodes.values() {
-        assert!(seen.insert(node.address) && addresses.node_network.contains(&node.address));
+        for (address, own) in node.addresses.iter().zip(addresses.node_networks.iter()) {
+            assert!(seen.insert(*address) && own.network.contains(address));
+        }
         for (share, whole) in node.pod_networks.iter().zip(&addresses.pod_networks) {
             assert!(pods.insert(*share) && whole.contains(share));
         }
     }
 }
 
+fn families() -> impl Strategy<Value = Vec<IpFamily>> {
+    let (v4, v6) = (IpFamily::V4, IpFamily::V6);
+    prop_oneof![Just(vec![v4]), Just(vec![v6]), Just(vec![v4, v6]), Just(vec![v6, v4])]
+}
+
+#[test]
+fn two_families_have_an_address_and_a_share_of_each() {
+    let mut cluster = cluster(1);
+    cluster.spec.network.ip_families = vec![IpFamily::V4, IpFamily::V6];
+    cluster.spec.network.pod_cidr = vec!["fd00:1::/56".parse().unwrap()];
+    let occupied = occupied(&["fd62:6976:89::/64", "10.89.0.0/24"]);
+    insta::assert_json_snapshot!(assign_addresses(&cluster, &occupied, None).unwrap());
+}
+
 proptest! {
     #[test]
-    fn addresses_never_clash(workers in 0_u32..249, nets in prop::collection::vec(net(), 0..12)) {
-        let cluster = cluster(workers);
+    fn addresses_never_clash(
+        workers in 0_u32..249,
+        families in families(),
+        nets in prop::collection::vec(net(), 0..12),
+    ) {
+        let mut cluster = cluster(workers);
+        cluster.spec.network.ip_families = families;
         let occupied = nets.iter().map(|net| (*net, "a route".to_owned())).collect();
         if let Ok(addresses) = assign_addresses(&cluster, &occupied, None) {
             assert_apart(&addresses);
             prop_assert_eq!(addresses.nodes.len(), cluster.nodes().len());
-            let mut own = vec![addresses.node_network];
-            own.extend(&addresses.pod_networks);
-            own.extend(&addresses.service_networks);
-            for own in own {
+            for own in networks(&addresses) {
                 prop_assert!(!nets.iter().any(|net| overlap(net, &own)));
             }
         }

@@ -34,6 +34,7 @@ impl World {
             reaches_nodes: true,
             identity: String::new(),
             place: String::new(),
+            remakes_for: vec![Aspect::Image, Aspect::Ports],
             remote: false,
         };
         Self { facts, image: "image-1".to_owned(), applied: None, observed: None }
@@ -45,41 +46,65 @@ impl World {
     }
 
     fn plan(&self, cluster: &Cluster) -> Plan {
-        let (addresses, configs) = (self.addresses(cluster), configs(cluster));
+        let (addresses, records) = (self.addresses(cluster), self.records(cluster));
         plan_up(&UpRequest {
             cluster,
             addresses: &addresses,
             applied: self.applied.as_ref(),
             observed: self.observed.as_ref(),
             facts: &self.facts,
-            configs: &configs,
+            records: &records,
             image: &self.image,
         })
     }
 
+    fn records(&self, cluster: &Cluster) -> BTreeMap<NodeName, NodeRecord> {
+        let neighbours = self.addresses(cluster).neighbours();
+        let first = cluster.nodes()[0].name.clone();
+        let record = |node: NodeSpec| {
+            // The first node knows of all others.
+            let all = if node.name == first { neighbours.as_str() } else { "" };
+            let record = NodeRecord {
+                config: format!("{:?} {all}", node.labels),
+                image: "image-1".to_owned(),
+                resources: node.resources,
+                ports: Vec::new(),
+                neighbours: neighbours.clone(),
+            };
+            (node.name, record)
+        };
+        cluster.nodes().into_iter().map(record).collect()
+    }
+
     /// Carries out the first `steps` actions.
     fn run(&mut self, cluster: &Cluster, plan: &Plan, steps: usize) {
-        assert!(plan.check().is_ok());
-        let addresses = self.addresses(cluster);
-        self.applied = Some(Applied { cluster: cluster.clone(), addresses });
+        assert!(plan.check().is_ok(), "{plan:?}");
+        let (addresses, records) = (self.addresses(cluster), self.records(cluster));
+        let joined = joined(cluster, self.applied.as_ref(), self.observed.as_ref());
+        let completed = self.applied.take().and_then(|applied| applied.completed);
+        let applied = Applied { cluster: cluster.clone(), addresses, joined, completed };
+        self.applied = Some(if steps >= plan.actions.len() { applied.completed() } else { applied });
         let nodes = BTreeMap::new();
         let (name, remains) = (cluster.name().clone(), Vec::new());
-        let empty = ObservedCluster { name, network: None, nodes, remains };
+        let empty = ObservedCluster { name, networks: Vec::new(), nodes, remains };
         let observed = self.observed.get_or_insert(empty);
         for action in plan.actions.iter().take(steps) {
             match action {
-                Action::CreateNetwork { network, .. } => observed.network = Some(*network),
+                Action::CreateNetwork { networks, .. } => observed.networks.clone_from(networks),
                 Action::CreateNode { node, address, .. }
                 | Action::StartNode { node, address, .. } => {
                     let made = ObservedNode {
                         state: ObservedState::Running,
                         address: Some(*address),
-                        config: Some(configs(cluster)[node].clone()),
-                        image: Some(self.image.clone()),
+                        record: Some(records[node].clone()),
                         pid: Some(1),
                     };
                     observed.nodes.insert(node.clone(), made);
                 }
+                Action::UpdateNode { node, .. } => {
+                    observed.nodes.get_mut(node).unwrap().record = Some(records[node].clone());
+                }
+                Action::DestroyNode { node, .. } => drop(observed.nodes.remove(node).unwrap()),
                 other => panic!("{other:?} is not for up"),
             }
         }
@@ -88,10 +113,6 @@ impl World {
     fn node(&mut self, name: &str) -> &mut ObservedNode {
         self.observed.as_mut().unwrap().nodes.get_mut(&name.parse().unwrap()).unwrap()
     }
-}
-
-fn configs(cluster: &Cluster) -> BTreeMap<NodeName, String> {
-    cluster.nodes().into_iter().map(|node| (node.name, "sha256:1".to_owned())).collect()
 }
 
 fn cluster(workers: u32) -> Cluster {
@@ -153,14 +174,62 @@ fn published_ports_are_told_with_their_node() {
 }
 
 #[test]
-fn changes_of_ports_and_of_how_pods_are_reached_are_refused() {
-    let (world, mut cluster) = up(0);
-    let port = r#"{"hostPort": 36443, "port": 6443}"#;
-    cluster.spec.ports.push(serde_json::from_str(port).unwrap());
+fn what_a_cluster_keeps_for_its_life_is_refused() {
+    let (world, mut cluster) = up(1);
     cluster.spec.network.cni = Cni::Flannel;
-    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack;
+    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack else {
+        panic!("another stack")
+    };
     kubernetes.bootstrap = Bootstrap::Kubeadm;
+    cluster.spec.network.pod_cidr = vec!["10.128.0.0/16".parse().unwrap()];
+    cluster.spec.nodes[1].count = 3;
+    let plan = world.plan(&cluster);
+    assert!(plan.actions.is_empty());
+    insta::assert_snapshot!(render(&plan));
+}
+
+#[test]
+fn what_changes_is_changed_and_nothing_else() {
+    let (world, mut cluster) = up(3);
+    cluster.spec.nodes[1].count = 2;
+    cluster.spec.nodes[1].skip.insert(0);
+    cluster.spec.nodes[1].resources.memory = Some(Bytes(1 << 30));
+    cluster.spec.nodes.push(NodeGroup { name: Some("gpu".to_owned()), ..NodeGroup::new(Role::Worker, 1) });
+    let plan = world.plan(&cluster);
+    insta::assert_snapshot!(render(&plan));
+    insta::assert_json_snapshot!(plan);
+}
+
+#[test]
+fn more_and_fewer_control_planes() {
+    let (mut world, mut cluster) = up(0);
+    cluster.spec.nodes[0].count = 3;
+    let grows = world.plan(&cluster);
+    let names = joined(&cluster, world.applied.as_ref(), world.observed.as_ref());
+    let names: Vec<&str> = names.iter().map(NodeName::as_str).collect();
+    assert_eq!(names, ["balancer", "control-plane-1", "control-plane-2"]);
+    world.run(&cluster, &grows, usize::MAX);
+    cluster.spec.nodes[0].count = 2;
+    let shrinks = world.plan(&cluster);
+    insta::assert_snapshot!(format!("{}\n{}", render(&grows), render(&shrinks)));
+}
+
+#[test]
+fn control_planes_do_not_change_without_most_of_them() {
+    let (mut world, mut cluster) = (World::new(), cluster(0));
+    cluster.spec.nodes[0].count = 3;
+    let plan = world.plan(&cluster);
+    world.run(&cluster, &plan, usize::MAX);
+    let lose = |world: &mut World, name: &str| {
+        world.observed.as_mut().unwrap().nodes.remove(&name.parse().unwrap());
+    };
+    lose(&mut world, "control-plane-0");
+    assert!(world.plan(&cluster).check().is_ok());
+    lose(&mut world, "control-plane-2");
     insta::assert_snapshot!(render(&world.plan(&cluster)));
+    lose(&mut world, "control-plane-1");
+    assert!(world.plan(&cluster).check().is_ok(), "it is founded anew");
+    assert!(joined(&cluster, world.applied.as_ref(), world.observed.as_ref()).is_empty());
 }
 
 #[test]
@@ -169,30 +238,15 @@ fn what_is_missing_stopped_or_broken_is_mended() {
     world.node("worker-0").state = ObservedState::Stopped;
     world.node("worker-1").state = ObservedState::Broken;
     world.observed.as_mut().unwrap().nodes.remove(&"worker-2".parse().unwrap());
-    world.observed.as_mut().unwrap().network = None;
+    world.observed.as_mut().unwrap().networks.clear();
     insta::assert_snapshot!(render(&world.plan(&cluster)));
-}
-
-#[test]
-fn changes_of_the_file_are_refused_field_by_field() {
-    let (world, mut cluster) = up(2);
-    cluster.spec.nodes[1].count = 3;
-    cluster.spec.nodes[1].labels.insert("example.com/disk".to_owned(), "fast".to_owned());
-    cluster.spec.nodes.push(NodeGroup::new(Role::Worker, 1));
-    cluster.spec.network.pod_cidr = vec!["10.128.0.0/16".parse().unwrap()];
-    let plan = world.plan(&cluster);
-    assert!(plan.actions.is_empty());
-    insta::assert_snapshot!(render(&plan));
 }
 
 #[test]
 fn a_newer_bivouac_is_a_note() {
     let (mut world, cluster) = up(1);
     world.image = "image-2".to_owned();
-    world.node("worker-0").config = Some("sha256:0".to_owned());
     world.node("control-plane-0").address = Some("10.0.0.1".parse().unwrap());
-    let stranger = world.node("worker-0").clone();
-    world.observed.as_mut().unwrap().nodes.insert("worker-9".parse().unwrap(), stranger);
     let plan = world.plan(&cluster);
     assert!(plan.is_empty());
     insta::assert_snapshot!(render(&plan));
@@ -205,7 +259,7 @@ fn a_cluster_without_records_or_on_another_network_is_refused() {
     world.applied = None;
     let unrecorded = render(&world.plan(&cluster));
     world = whole;
-    world.observed.as_mut().unwrap().network = Some("10.1.0.0/24".parse().unwrap());
+    world.observed.as_mut().unwrap().networks = vec!["10.1.0.0/24".parse().unwrap()];
     insta::assert_snapshot!(format!("{unrecorded}{}", render(&world.plan(&cluster))));
 }
 
@@ -280,13 +334,54 @@ fn strike(world: &mut World, cluster: &Cluster, trouble: &Trouble) {
                 .for_each(|node| node.state = ObservedState::Broken);
         }
         Trouble::Rebooted => {
-            observed.network = None;
+            observed.networks.clear();
             observed.nodes.values_mut().for_each(|node| node.state = ObservedState::Stopped);
         }
     }
 }
 
+/// Any file of a few groups.
+fn any_cluster() -> impl Strategy<Value = Cluster> {
+    let group = ("[ab]", 0_u32..4, prop::collection::btree_set(0_u32..4, 0..2), any::<bool>());
+    let group = group.prop_map(|(name, count, skip, limited)| {
+        let mut group = NodeGroup::new(Role::Worker, count);
+        (group.name, group.skip) = (Some(name), skip);
+        group.resources.memory = limited.then_some(Bytes(256 << 20));
+        group
+    });
+    (1_u32..4, prop::collection::vec(group, 0..3)).prop_map(|(control_planes, groups)| {
+        let mut cluster = cluster(0);
+        cluster.spec.nodes[0].count = control_planes;
+        cluster.spec.nodes.extend(groups);
+        cluster
+    })
+}
+
 proptest! {
+    #[test]
+    fn a_cluster_becomes_any_other(one in any_cluster(), other in any_cluster(), steps in 0_usize..12) {
+        let mut world = World::new();
+        let plan = world.plan(&one);
+        world.run(&one, &plan, usize::MAX);
+        let before = world.applied.clone().unwrap().addresses;
+        let plan = world.plan(&other);
+        world.run(&other, &plan, steps);
+        let plan = world.plan(&other);
+        world.run(&other, &plan, usize::MAX);
+        let plan = world.plan(&other);
+        prop_assert!(plan.is_empty(), "{plan:?}");
+        let names: Vec<_> = world.observed.unwrap().nodes.into_keys().collect();
+        let mut wanted: Vec<_> = other.nodes().into_iter().map(|node| node.name).collect();
+        wanted.sort();
+        prop_assert_eq!(&names, &wanted);
+        let after = world.applied.unwrap().addresses;
+        for (name, address) in &after.nodes {
+            if let Some(known) = before.nodes.get(name) {
+                prop_assert_eq!(known, address);
+            }
+        }
+    }
+
     #[test]
     fn the_plan_of_an_applied_cluster_is_empty(workers in 0_u32..40) {
         let (world, cluster) = up(workers);

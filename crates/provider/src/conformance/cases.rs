@@ -18,6 +18,7 @@ cases! {
     "a node runs as it was asked for" => life::ensure,
     "making a node again changes nothing" => life::again,
     "a stopped node starts again with its data and a new config" => life::restart,
+    "a node that runs takes a new config, limits and neighbours" => life::update,
     "nodes are made at the same time" => life::parallel,
     "removing a node leaves the others" => life::destroy_one,
     "removing a cluster leaves nothing" => life::destroy_all,

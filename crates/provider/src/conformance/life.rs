@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bivouac_spec::facts::ObservedState;
+use bivouac_spec::network::NodeAddresses;
 use bivouac_spec::node::{File, paths};
+use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{Class, NodeName, ObservedCluster, ObservedNode};
 use camino::Utf8PathBuf;
 
@@ -71,7 +73,7 @@ pub(super) async fn absent(provider: &dyn Provider, ground: &Ground) -> Result<(
 pub(super) async fn ensure(provider: &dyn Provider, ground: &Ground) -> Result<(), Stop> {
     let made = first(provider, ground).await?;
     let request = &ground.nodes[0];
-    let address = request.addresses.nodes.get(&request.node).map(|node| node.address);
+    let address = request.addresses.nodes.get(&request.node).map(NodeAddresses::primary);
     check(Some(made.address()) == address, format!("its address is {}", made.address()))?;
     check(*made.name() == request.node, format!("its name is {}", made.name()))?;
     let Some(observed) = node(provider, ground, &request.node).await? else {
@@ -79,11 +81,15 @@ pub(super) async fn ensure(provider: &dyn Provider, ground: &Ground) -> Result<(
     };
     check(observed.state == ObservedState::Running, format!("it is {:?}", observed.state))?;
     check(observed.address == address, format!("its observed address is {:?}", observed.address))?;
-    check(observed.config == Some(request.config.digest()), "its config is not the one")?;
-    check(observed.image.as_deref() == Some(&request.image.key), "its image is not the one")?;
-    let network = cluster(provider, ground).await?.and_then(|cluster| cluster.network);
-    let wanted = ground.network.addresses.node_network;
-    check(network == Some(wanted), format!("the network is {network:?}, not {wanted}"))?;
+    let recorded = observed.record.as_ref();
+    check(recorded == Some(&request.record()), format!("its record is {recorded:?}"))?;
+    let found = cluster(provider, ground).await?.map(|cluster| cluster.networks);
+    let mut found = found.unwrap_or_default();
+    let networks = ground.network.addresses.node_networks.iter().map(|own| own.network);
+    let mut wanted: Vec<_> = networks.collect();
+    found.sort();
+    wanted.sort();
+    check(found == wanted, format!("the networks are {found:?}, not {wanted:?}"))?;
     let opened = provider.open_node(&request.cluster, &request.node).await?;
     check(opened.address() == made.address(), "it is opened at another address")
 }
@@ -117,10 +123,39 @@ pub(super) async fn restart(provider: &dyn Provider, ground: &Ground) -> Result<
     let observed = node(provider, ground, &request.node).await?;
     let state = observed.as_ref().map(|node| node.state);
     check(state == Some(ObservedState::Running), format!("a restarted node is {state:?}"))?;
-    let config = observed.and_then(|node| node.config);
+    let config = observed.and_then(|node| node.record).map(|record| record.config);
     check(config == Some(request.config.digest()), "it has the old config")?;
     let read = text(made.get(&kept).await?).await?;
     check(read == "kept", format!("its data is `{read}`"))
+}
+
+/// What a node that runs on takes: a config, limits, other neighbours.
+pub(super) async fn update(provider: &dyn Provider, ground: &Ground) -> Result<(), Stop> {
+    let made = first(provider, ground).await?;
+    let mut request = ground.nodes[0].clone();
+    let before = node(provider, ground, &request.node).await?;
+    request.config.files.push(File::public("/etc/conformance", "new"));
+    request.resources.memory = Some(Bytes(512 << 20));
+    request.addresses.nodes.retain(|name, _| *name == request.node);
+    let mut network = ground.network.clone();
+    network.addresses = request.addresses.clone();
+    provider.ensure_network(&network).await?;
+    provider.ensure_node(&request).await?;
+    let after = node(provider, ground, &request.node).await?;
+    let record = after.as_ref().and_then(|node| node.record.clone());
+    check(record == Some(request.record()), format!("its record is {record:?}"))?;
+    let read = text(made.get("/etc/conformance".into()).await?).await?;
+    check(read == "new", format!("a file of its new config is `{read}`"))?;
+    let facts = provider.survey().await?.facts;
+    let aspects = ground.nodes[0].record().differences(&request.record());
+    let remade = aspects.iter().any(|aspect| facts.remakes_for.contains(aspect));
+    match (before.and_then(|node| node.pid), after.and_then(|node| node.pid)) {
+        (Some(before), Some(after)) => {
+            let text = format!("remade: {remade}, but its processes are {before} and {after}");
+            check((before != after) == remade, text)
+        }
+        _ => Err(Stop::Skip(Skip::NoPids)),
+    }
 }
 
 pub(super) async fn parallel(provider: &dyn Provider, ground: &Ground) -> Result<(), Stop> {

@@ -1,6 +1,6 @@
 //! A ground for the in-memory provider.
 
-use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::network::{Families, NodeAddresses, NodeNetwork};
 use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::{Addresses, NodeConfig};
 
@@ -11,8 +11,10 @@ use crate::{ImagePaths, NetworkRequest, NodeRequest};
 pub(crate) fn ground(cluster: &str) -> Ground {
     let names = ["node-0", "node-1"];
     let addresses = Addresses {
-        node_network: "10.89.0.0/24".parse().unwrap(),
-        gateway: "10.89.0.1".parse().unwrap(),
+        node_networks: Families::single(NodeNetwork {
+            network: "10.89.0.0/24".parse().unwrap(),
+            gateway: "10.89.0.1".parse().unwrap(),
+        }),
         pod_networks: vec!["10.244.0.0/16".parse().unwrap()],
         service_networks: vec!["10.96.0.0/16".parse().unwrap()],
         nodes: (2..)
@@ -20,7 +22,7 @@ pub(crate) fn ground(cluster: &str) -> Ground {
             .map(|(index, name)| {
                 let address = format!("10.89.0.{index}").parse().unwrap();
                 let pods = format!("10.244.{index}.0/24").parse().unwrap();
-                (name.parse().unwrap(), NodeAddresses { address, pod_networks: vec![pods] })
+                (name.parse().unwrap(), NodeAddresses { addresses: Families::single(address), pod_networks: vec![pods] })
             })
             .collect(),
     };

@@ -1,5 +1,5 @@
 //! The programs of a node in memory: `true`, `false`, `cat`, `echo WORDS`, `sleep SECONDS`, `sh -c` with `exit N`, `kill -TERM $$`,
-//! `echo TEXT >&2` or `echo $NAME`, and the agent's `status`, `images` and `load`. An archive of images is the name of its image here;
+//! `echo TEXT >&2` or `echo $NAME`, the agent's `status`, `images` and `load`, and `/bin/sh -c` with whatever a stack has done in a node. An archive of images is the name of its image here;
 //! one without a name is damaged.
 
 use std::time::Duration;
@@ -38,6 +38,7 @@ enum Program {
     Complain(String),
     Sleep(Duration),
     Status(Box<NodeConfig>),
+    FollowedStatus(Box<NodeConfig>),
     Register(Vec<String>),
     Load,
 }
@@ -90,11 +91,15 @@ fn find(config: &NodeConfig, request: &ExecRequest) -> Result<Program, Problem> 
         ["echo", ref words @ ..] => Program::Say(words.join(" ")),
         ["sleep", seconds] => Program::Sleep(Duration::from_secs(seconds.parse().unwrap_or(0))),
         ["sh", "-c", script] => shell(script, request),
+        ["/bin/sh", "-c", ..] => Program::Exit(0),
         [paths::AGENT, "agent", "images", "--directory", paths::SHARED_IMAGES, ref names @ ..] => {
             Program::Register(names.iter().map(ToString::to_string).collect())
         }
         [paths::AGENT, "agent", "load", "-"] => Program::Load,
-        [paths::AGENT, "agent", "status", ..] => Program::Status(Box::new(config.clone())),
+        [paths::AGENT, "agent", "status"] => Program::Status(Box::new(config.clone())),
+        [paths::AGENT, "agent", "status", "--follow"] => {
+            Program::FollowedStatus(Box::new(config.clone()))
+        }
         _ => {
             let message = format!("`{}` cannot be run in node {}", words.join(" "), config.node);
             return Err(Problem::failed("provider.fake.exec", message));
@@ -127,7 +132,10 @@ async fn run(program: Program, mut streams: Streams) -> i32 {
             tokio::time::sleep(time).await;
             Ok(())
         }
-        Program::Status(config) => say_status(&config, &mut streams.output).await,
+        Program::Status(config) => {
+            say_status(&config, NodePhase::Usable, &mut streams.output).await
+        }
+        Program::FollowedStatus(config) => follow_status(&config, &mut streams.output).await,
         Program::Register(names) => say_registered(&names, &mut streams.output).await,
         Program::Load => {
             let mut archive = String::new();
@@ -144,22 +152,30 @@ async fn run(program: Program, mut streams: Streams) -> i32 {
 }
 
 /// First that it is starting, then that it is usable; then nothing more, for as long as anybody listens.
-async fn say_status(config: &NodeConfig, output: &mut DuplexStream) -> std::io::Result<()> {
-    for (uptime, phase) in [(1, NodePhase::Starting), (2, NodePhase::Usable)] {
-        let status = NodeStatus {
-            cluster: config.cluster.clone(),
-            node: config.node.clone(),
-            config: config.digest(),
-            phase,
-            uptime,
-            units: Vec::new(),
-            warnings: Vec::new(),
-            problems: Vec::new(),
-        };
-        let line = serde_json::to_string(&status)?;
-        output.write_all(format!("{line}\n").as_bytes()).await?;
+async fn follow_status(config: &NodeConfig, output: &mut DuplexStream) -> std::io::Result<()> {
+    for phase in [NodePhase::Starting, NodePhase::Usable] {
+        say_status(config, phase, output).await?;
     }
     std::future::pending().await
+}
+
+async fn say_status(
+    config: &NodeConfig,
+    phase: NodePhase,
+    output: &mut DuplexStream,
+) -> std::io::Result<()> {
+    let status = NodeStatus {
+        cluster: config.cluster.clone(),
+        node: config.node.clone(),
+        config: config.digest(),
+        phase,
+        uptime: if phase == NodePhase::Starting { 1 } else { 2 },
+        units: Vec::new(),
+        warnings: Vec::new(),
+        problems: Vec::new(),
+    };
+    let line = serde_json::to_string(&status)?;
+    output.write_all(format!("{line}\n").as_bytes()).await
 }
 
 async fn say_registered(names: &[String], output: &mut DuplexStream) -> std::io::Result<()> {

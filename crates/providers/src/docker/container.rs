@@ -3,8 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use bivouac_provider::{NodeRequest, PublishedPort};
+use bivouac_provider::NodeRequest;
+use bivouac_spec::network::NodeAddresses;
 use bivouac_spec::node::paths;
+use bivouac_spec::{Problem, PublishedPort};
 use bollard::models::{
     ContainerCreateBody, DeviceMapping, EndpointIpamConfig, EndpointSettings, HostConfig,
     HostConfigCgroupnsModeEnum, Mount, MountType, NetworkingConfig, PortBinding, PortMap,
@@ -12,7 +14,8 @@ use bollard::models::{
 };
 use camino::Utf8PathBuf;
 
-use super::{furnish, names};
+use super::problem::failed;
+use super::{names, record};
 
 /// Where the kernel's modules are, which some programs of a node look for.
 pub(super) const MODULES: &str = "/lib/modules";
@@ -43,7 +46,7 @@ pub(super) struct Binding {
 pub(super) struct Blueprint<'a> {
     pub(super) provider: &'a str,
     pub(super) request: &'a NodeRequest,
-    pub(super) address: IpAddr,
+    pub(super) addresses: &'a NodeAddresses,
     pub(super) image: &'a str,
     pub(super) offer: &'a Offer,
     pub(super) bindings: &'a [Binding],
@@ -73,18 +76,21 @@ impl Blueprint<'_> {
     fn labels(&self) -> HashMap<String, String> {
         let request = self.request;
         let mut labels = names::node_labels(self.provider, &request.cluster, &request.node);
-        labels.insert(names::CONFIG.to_owned(), request.config.digest());
-        labels.insert(names::GROUND.to_owned(), furnish::digest(request));
+        labels.insert(names::RECORD.to_owned(), record::text(&request.record()));
         labels.insert(names::IMAGE.to_owned(), request.image.key.clone());
-        labels.insert(names::ADDRESS.to_owned(), self.address.to_string());
+        labels.insert(names::ADDRESS.to_owned(), self.addresses.primary().to_string());
         labels
     }
 
     fn endpoint(&self) -> EndpointSettings {
-        let text = Some(self.address.to_string());
-        let addresses = match self.address {
-            IpAddr::V4(_) => EndpointIpamConfig { ipv4_address: text, ..Default::default() },
-            IpAddr::V6(_) => EndpointIpamConfig { ipv6_address: text, ..Default::default() },
+        let of = |is_ipv6| {
+            let mut all = self.addresses.addresses.iter();
+            all.find(|address| address.is_ipv6() == is_ipv6).map(ToString::to_string)
+        };
+        let addresses = EndpointIpamConfig {
+            ipv4_address: of(false),
+            ipv6_address: of(true),
+            ..EndpointIpamConfig::default()
         };
         let node = &self.request.node;
         EndpointSettings {
@@ -121,6 +127,7 @@ impl Blueprint<'_> {
             ])),
             masked_paths: Some(Vec::new()),
             readonly_paths: Some(Vec::new()),
+            sysctls: self.sysctls(),
             // Not podman's 2048.
             pids_limit: Some(-1),
             nano_cpus: resources.cpus.map(|cpus| i64::from(cpus.0) * 1_000_000),
@@ -138,6 +145,17 @@ impl Blueprint<'_> {
             host.devices = Some(self.offer.devices.iter().map(|path| device(path)).collect());
         }
         host
+    }
+
+    /// Engines turn IPv6 off in containers, also for the interfaces that a node makes for its pods.
+    fn sysctls(&self) -> Option<HashMap<String, String>> {
+        let on = [
+            ("net.ipv6.conf.all.disable_ipv6", "0"),
+            ("net.ipv6.conf.default.disable_ipv6", "0"),
+            ("net.ipv6.conf.all.forwarding", "1"),
+        ];
+        let has_ipv6 = self.addresses.addresses.iter().any(IpAddr::is_ipv6);
+        has_ipv6.then(|| on.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 
     fn mounts(&self) -> Vec<Mount> {
@@ -169,6 +187,17 @@ impl Blueprint<'_> {
         }
         map
     }
+}
+
+/// The node's own addresses.
+///
+/// # Errors
+/// When it has none.
+pub(super) fn own_addresses(request: &NodeRequest) -> Result<&NodeAddresses, Problem> {
+    let NodeRequest { cluster, node, addresses, .. } = request;
+    addresses.nodes.get(node).ok_or_else(|| {
+        failed("no_address", format_args!("node {node} of cluster {cluster} has no address"))
+    })
 }
 
 /// A port as the engine names it: `6443/tcp`.
@@ -204,7 +233,10 @@ mod tests {
     use crate::docker::samples;
 
     fn render(offer: &Offer) -> serde_json::Value {
-        let request = samples::node();
+        render_node(&samples::node(), offer)
+    }
+
+    fn render_node(request: &NodeRequest, offer: &Offer) -> serde_json::Value {
         let bindings = [Binding {
             port: samples::port(6443),
             host_ip: "127.0.0.1".parse().unwrap(),
@@ -212,8 +244,8 @@ mod tests {
         }];
         let blueprint = Blueprint {
             provider: "docker",
-            request: &request,
-            address: "10.89.7.2".parse().unwrap(),
+            request,
+            addresses: own_addresses(request).unwrap(),
             image: "bivouac.dev/node:1-2",
             offer,
             bindings: &bindings,
@@ -248,5 +280,19 @@ mod tests {
         assert_eq!(host["CapDrop"], serde_json::json!(["SYS_RESOURCE"]));
         assert_eq!(host["Devices"][0]["PathOnHost"], "/dev/kmsg");
         assert_eq!(host["Mounts"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_node_of_two_ip_families() {
+        let mut request = samples::node();
+        request.addresses = crate::docker::samples::dual_stack(2);
+        let offer =
+            Offer { privileged: true, devices: vec![], modules: false, shared_images: None };
+        let node = render_node(&request, &offer);
+        let endpoint = &node["NetworkingConfig"]["EndpointsConfig"]["bivouac-demo"]["IPAMConfig"];
+        assert_eq!(endpoint["IPv4Address"], "10.89.7.2");
+        assert_eq!(endpoint["IPv6Address"], "fd00:89::2");
+        assert_eq!(node["HostConfig"]["Sysctls"]["net.ipv6.conf.all.disable_ipv6"], "0");
+        assert_eq!(render(&offer)["HostConfig"]["Sysctls"], serde_json::Value::Null);
     }
 }

@@ -1,24 +1,34 @@
 //! Making a node: a volume that stays, and a container that is made anew from it whenever it does not run.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 use bivouac_provider::{ImageRequest, NodeRequest};
 use bivouac_spec::Problem;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, VolumeCreateRequest};
+use bollard::models::{
+    ContainerCreateBody, ContainerInspectResponse, MountType, MountVolumeOptions,
+    VolumeCreateRequest,
+};
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, RemoveVolumeOptions,
     StartContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
 use camino::{Utf8Path, Utf8PathBuf};
+use futures::FutureExt as _;
 
-use super::container::{Binding, Blueprint, MODULES, Offer, port_name};
+use super::container::{Binding, Blueprint, MODULES, Offer, own_addresses, port_name};
 use super::engine::Engine;
 use super::problem::{OrProblem as _, absent_is_success, failed, said, status, usage};
+use super::remove::Removal;
 use super::retry::{ATTEMPTS, given_up, next_offer};
+use super::update::Change;
 use super::{furnish, image, names, network};
+
+/// How long a node may take to stop before another container takes its place.
+pub(super) const GRACE: Duration = Duration::from_secs(30);
 
 /// Devices that nodes want where the machine has them.
 const DEVICES: [&str; 3] = ["/dev/kmsg", "/dev/fuse", "/dev/net/tun"];
@@ -31,34 +41,46 @@ pub(super) struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// Makes the node and starts it, unless it runs.
+    /// Makes the node and starts it. One that runs is made what it is to be.
     pub(super) async fn ensure(&self) -> Result<(), Problem> {
-        let request = self.request;
-        let (cluster, node) = (&request.cluster, &request.node);
-        let address =
-            request.addresses.nodes.get(node).map(|own| own.address).ok_or_else(|| {
-                failed(
-                    "no_address",
-                    format_args!("node {node} of cluster {cluster} has no address"),
-                )
-            })?;
+        let NodeRequest { cluster, node, image, agent, .. } = self.request;
         let name = names::node(cluster, node);
-        let before = self.existing(&name).await?;
-        if self.wake(before.as_ref(), &name).await? {
-            return Ok(());
+        let wanted = ImageRequest { image: image.clone(), agent: agent.clone() };
+        let (before, network, volume, tag) = futures::join!(
+            self.existing(&name),
+            network::find(self.engine, cluster),
+            self.known_volume(&name),
+            image::tag_of(self.engine, &wanted),
+        );
+        let (before, volume) = (before?, volume?);
+        if let Some(container) = &before
+            && self.wake(Some(container), &name).await?
+        {
+            match self.change(container).await? {
+                Change::None => return Ok(()),
+                Change::InPlace => {
+                    let machine_id = volume.map_or_else(furnish::new_machine_id, Ok)?;
+                    return self.update(container, self.deliver(machine_id).boxed()).await;
+                }
+                Change::Remake => self.halt(&wanted).await?,
+            }
         }
-        if network::find(self.engine, cluster).await?.is_none() {
+        if network?.is_none() {
             return Err(failed("no_network", format_args!("cluster {cluster} has no network"))
                 .help(format!("make it with `bivouac up {cluster}`")));
         }
         if before.is_some() {
             // Labels, ports and limits of a container cannot be changed; its data is on the volume.
+            self.forget_changes().await?;
             self.remove_container(&name)
                 .await
                 .or_problem("remove", format_args!("container {name} cannot be replaced"))?;
         }
-        let volume = self.ensure_volume(&name).await?;
-        let made = self.make(&name, address, before.as_ref(), &volume.machine_id).await;
+        let volume = match volume {
+            Some(machine_id) => Data { machine_id, is_new: false },
+            None => self.make_volume(&name).await?,
+        };
+        let made = self.make(&name, (&wanted, tag?), before.as_ref(), &volume).await;
         if made.is_err() {
             let _ = self.remove_container(&name).await;
             if volume.is_new {
@@ -66,6 +88,25 @@ impl Making<'_> {
             }
         }
         made
+    }
+
+    /// Stops the node, for which everything is there that takes its place.
+    pub(super) async fn halt(&self, wanted: &ImageRequest) -> Result<(), Problem> {
+        image::ensure(self.engine, wanted, &|_| ()).await?;
+        let NodeRequest { cluster, node, .. } = self.request;
+        let Self { engine, provider, .. } = *self;
+        Removal { engine, provider, cluster }.stop(node, GRACE).await
+    }
+
+    /// Puts the documents into the node, which runs.
+    async fn deliver(&self, machine_id: String) -> Result<(), Problem> {
+        let room = self.room();
+        let documents = furnish::documents(self.request, &machine_id)?;
+        let puts = documents.map(|(path, content)| {
+            let content = Box::new(std::io::Cursor::new(content));
+            room.put(Utf8Path::new(path), 0o600, content)
+        });
+        futures::future::try_join_all(puts).await.map(drop)
     }
 
     pub(super) async fn existing(
@@ -115,19 +156,21 @@ impl Making<'_> {
         absent_is_success(removed).map(drop)
     }
 
-    async fn ensure_volume(&self, name: &str) -> Result<Volume, Problem> {
-        let message = format!("volume {name} cannot be made");
-        let docker = &self.engine.docker;
-        let found = absent_is_success(docker.inspect_volume(name).await);
-        if let Some(found) = found.or_problem("volume", &message)? {
-            if !self.is_ours(Some(&found.labels)) {
-                return Err(self.strange("volume", name));
-            }
-            let machine_id = found.labels.get(names::MACHINE_ID).cloned();
-            // Without it somebody made the volume by hand, after our model.
-            let machine_id = machine_id.map_or_else(furnish::new_machine_id, Ok)?;
-            return Ok(Volume { machine_id, is_new: false });
+    /// The machine id of the node that lives on the volume, if there is one.
+    async fn known_volume(&self, name: &str) -> Result<Option<String>, Problem> {
+        let found = absent_is_success(self.engine.docker.inspect_volume(name).await);
+        let found =
+            found.or_problem("volume", format_args!("volume {name} cannot be looked for"))?;
+        let Some(found) = found else { return Ok(None) };
+        if !self.is_ours(Some(&found.labels)) {
+            return Err(self.strange("volume", name));
         }
+        let machine_id = found.labels.get(names::MACHINE_ID).cloned();
+        // Without it somebody made the volume by hand, after our model.
+        machine_id.map_or_else(furnish::new_machine_id, Ok).map(Some)
+    }
+
+    async fn make_volume(&self, name: &str) -> Result<Data, Problem> {
         let machine_id = furnish::new_machine_id()?;
         let mut labels =
             names::node_labels(self.provider, &self.request.cluster, &self.request.node);
@@ -137,21 +180,20 @@ impl Making<'_> {
             labels: Some(labels),
             ..VolumeCreateRequest::default()
         };
-        docker.create_volume(volume).await.or_problem("volume", &message)?;
-        Ok(Volume { machine_id, is_new: true })
+        let made = self.engine.docker.create_volume(volume).await;
+        made.or_problem("volume", format_args!("volume {name} cannot be made"))?;
+        Ok(Data { machine_id, is_new: true })
     }
 
     async fn make(
         &self,
         name: &str,
-        address: IpAddr,
+        (wanted, tag): (&ImageRequest, String),
         before: Option<&ContainerInspectResponse>,
-        machine_id: &str,
+        volume: &Data,
     ) -> Result<(), Problem> {
         let request = self.request;
-        let wanted = ImageRequest { image: request.image.clone(), agent: request.agent.clone() };
-        let tag = image::tag_of(&wanted).await?;
-        let archive = Bytes::from(furnish::archive(request, machine_id)?);
+        let archive = Bytes::from(furnish::archive(request, volume)?);
         let mut offer = offer(self.engine, &request.image.shared_images)?;
         let mut tried = BTreeSet::new();
         let mut has_image = false;
@@ -162,18 +204,22 @@ impl Making<'_> {
             let blueprint = Blueprint {
                 provider: self.provider,
                 request,
-                address,
+                addresses: own_addresses(request)?,
                 image: &tag,
                 offer: &offer,
                 bindings: &bindings,
             };
-            let Err(error) = self.attempt(name, &blueprint, archive.clone()).await else {
+            let body = self.body(&blueprint, volume);
+            let Err(error) = self.attempt(name, body, archive.clone()).await else {
                 return Ok(());
             };
             let text = said(&error);
+            self.remove_container(name)
+                .await
+                .or_problem("remove", format_args!("container {name} cannot be replaced"))?;
             if status(&error) == Some(404) && text.contains("image") && !has_image {
                 // Somebody removed it since it was brought.
-                image::ensure(self.engine, &wanted, &|_| ()).await?;
+                image::ensure(self.engine, wanted, &|_| ()).await?;
                 has_image = true;
                 continue;
             }
@@ -197,22 +243,31 @@ impl Making<'_> {
         }
     }
 
-    async fn attempt(
-        &self,
-        name: &str,
-        blueprint: &Blueprint<'_>,
-        archive: Bytes,
-    ) -> Result<(), Error> {
-        let docker = &self.engine.docker;
-        self.remove_container(name).await?;
-        let named = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+    /// What the engine is asked for.
+    fn body(&self, blueprint: &Blueprint<'_>, volume: &Data) -> ContainerCreateBody {
         let mut body = blueprint.render();
-        if let (false, Some(daemon), Some(host)) =
-            (blueprint.offer.privileged, self.engine.local, &mut body.host_config)
-        {
+        let Some(host) = &mut body.host_config else { return body };
+        if let (false, Some(daemon)) = (blueprint.offer.privileged, self.engine.local) {
             // Podman asks for more than an engine without all rights can give.
             host.ulimits = daemon.limits();
         }
+        let data = host.mounts.iter_mut().flatten().find(|it| it.typ == Some(MountType::VOLUME));
+        if let (true, Some(data)) = (volume.is_new, data) {
+            // Copying what the image has there takes longer than all the rest; what nodes need of it goes with the documents.
+            let options = MountVolumeOptions { no_copy: Some(true), ..Default::default() };
+            data.volume_options = Some(options);
+        }
+        body
+    }
+
+    async fn attempt(
+        &self,
+        name: &str,
+        body: ContainerCreateBody,
+        archive: Bytes,
+    ) -> Result<(), Error> {
+        let docker = &self.engine.docker;
+        let named = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
         let made = docker.create_container(Some(named), body).await?;
         let root = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
         docker.upload_to_container(&made.id, Some(root), bollard::body_full(archive)).await?;
@@ -243,9 +298,12 @@ impl Making<'_> {
     }
 }
 
-struct Volume {
-    machine_id: String,
-    is_new: bool,
+/// The volume of a node.
+pub(super) struct Data {
+    /// The machine id of the node that lives on it.
+    pub(super) machine_id: String,
+    /// Nothing is on it yet.
+    pub(super) is_new: bool,
 }
 
 /// The host port that a container was made with.

@@ -1,15 +1,16 @@
 //! A connection to an engine.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 use bivouac_spec::Problem;
 use bollard::errors::Error;
 use bollard::models::SystemInfo;
 use bollard::{API_DEFAULT_VERSION, Docker};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use tokio::sync::OnceCell;
 
 use super::EngineEnvironment;
@@ -34,6 +35,16 @@ pub(super) struct Engine {
     pub(super) local: Option<Daemon>,
     /// What it says of itself, once it was asked.
     info: OnceCell<SystemInfo>,
+    /// The digest of the agent that nodes were made with last, which takes its time.
+    pub(super) agent: Mutex<Option<KnownAgent>>,
+}
+
+/// A file with the agent, and its digest.
+#[derive(Debug, Clone)]
+pub(super) struct KnownAgent {
+    pub(super) path: Utf8PathBuf,
+    pub(super) changed: SystemTime,
+    pub(super) digest: String,
 }
 
 impl Engine {
@@ -62,7 +73,8 @@ impl Engine {
             first.ping().await.map_err(|error| no_engine(&selected).because(&error))?;
         }
         let endpoint = selected.endpoint;
-        let mut engine = Self { docker, endpoint, local: None, info: OnceCell::new() };
+        let mut engine =
+            Self { docker, endpoint, local: None, info: OnceCell::new(), agent: Mutex::default() };
         if is_socket {
             let is_here = match engine.info().await {
                 Ok(info) => is_here(info),
@@ -89,12 +101,13 @@ impl Engine {
         matches!(self.endpoint, Endpoint::Unix(_))
     }
 
-    /// The address at which ports that it publishes are reached from here.
+    /// The address at which ports that it publishes are reached from here, of IPv6 where they are published on that.
     ///
     /// # Errors
     /// When the name of its host has no address.
-    pub(super) fn host(&self) -> Result<IpAddr, Problem> {
+    pub(super) fn host(&self, is_ipv6: bool) -> Result<IpAddr, Problem> {
         let name = match &self.endpoint {
+            Endpoint::Unix(_) if is_ipv6 => return Ok(Ipv6Addr::LOCALHOST.into()),
             Endpoint::Unix(_) => return Ok(Ipv4Addr::LOCALHOST.into()),
             Endpoint::Tcp(address, _) => address.as_str(),
             Endpoint::Ssh(address) => address.trim_start_matches("ssh://"),
@@ -107,7 +120,7 @@ impl Engine {
         let bare = name.trim_start_matches('[').trim_end_matches(']');
         let message = format!("{bare}, the host of the engine, has no address");
         let found = (bare, 0).to_socket_addrs().or_problem("host", &message)?;
-        preferred(found.map(|address| address.ip())).ok_or_else(|| unfit("host", &message))
+        preferred(found.map(|address| address.ip()), is_ipv6).ok_or_else(|| unfit("host", &message))
     }
 }
 
@@ -147,9 +160,9 @@ fn pinned(docker: Docker, version: &str) -> Result<Docker, Problem> {
     }))
 }
 
-/// Of the addresses of a host, one of IPv4: ports are published on these.
-fn preferred(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
-    addresses.min_by_key(IpAddr::is_ipv6)
+/// Of the addresses of a host, one of this family if there is one.
+fn preferred(addresses: impl Iterator<Item = IpAddr>, is_ipv6: bool) -> Option<IpAddr> {
+    addresses.min_by_key(|address| address.is_ipv6() != is_ipv6)
 }
 
 /// Connects once, because the client tells little of what is wrong with a socket. Gives the process that listens.
@@ -230,9 +243,13 @@ mod tests {
     #[test]
     fn ports_are_asked_for_where_they_are_bound() {
         let ips = |texts: &[&str]| texts.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<_>>();
-        let prefer = |texts: &[&str]| preferred(ips(texts).into_iter()).map(|ip| ip.to_string());
-        assert_eq!(prefer(&["::1", "127.0.0.1", "127.0.0.2"]).unwrap(), "127.0.0.1");
-        assert_eq!(prefer(&["::1"]).unwrap(), "::1");
-        assert_eq!(prefer(&[]), None);
+        let prefer = |texts: &[&str], is_ipv6| {
+            preferred(ips(texts).into_iter(), is_ipv6).map(|ip| ip.to_string())
+        };
+        let both = ["::1", "127.0.0.1", "127.0.0.2"];
+        assert_eq!(prefer(&both, false).unwrap(), "127.0.0.1");
+        assert_eq!(prefer(&both, true).unwrap(), "::1");
+        assert_eq!(prefer(&["::1"], false).unwrap(), "::1");
+        assert_eq!(prefer(&[], false), None);
     }
 }

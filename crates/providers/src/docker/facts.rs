@@ -16,6 +16,7 @@ use super::daemon::Daemon;
 use super::engine::Engine;
 use super::names;
 use super::problem::OrProblem as _;
+use super::update::REMAKES_FOR;
 
 /// The open files that engines give where nothing else is said.
 const OPEN_FILES: u64 = 1_048_576;
@@ -52,7 +53,8 @@ pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, P
         reaches_nodes: false,
         identity: identity(info, is_podman(&version)),
         place: format!("the engine at {}", engine.endpoint),
-        remote: !engine.is_socket() && engine.host().is_ok_and(|host| !host.is_loopback()),
+        remakes_for: REMAKES_FOR.to_vec(),
+        remote: !engine.is_socket() && engine.host(false).is_ok_and(|host| !host.is_loopback()),
     })
 }
 

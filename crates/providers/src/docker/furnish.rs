@@ -4,53 +4,94 @@ use std::io;
 
 use bivouac_provider::NodeRequest;
 use bivouac_spec::Problem;
+use bivouac_spec::network::NodeAddresses;
 use bivouac_spec::node::{Ground, Route, paths};
-use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use super::create::Data;
 use super::problem::{OrProblem as _, failed};
 use crate::hosts::render_hosts;
+
+/// Folders of `/var` by the Filesystem Hierarchy Standard, with their permission bits.
+const VAR: [(&str, u32); 7] = [
+    ("/var/cache", 0o755),
+    ("/var/lib", 0o755),
+    ("/var/local", 0o755),
+    ("/var/log", 0o755),
+    ("/var/opt", 0o755),
+    ("/var/spool", 0o755),
+    ("/var/tmp", 0o1777),
+];
+
+/// Links of `/var` by the same standard.
+const VAR_LINKS: [(&str, &str); 2] = [("/var/run", "/run"), ("/var/lock", "/run/lock")];
 
 /// What the ground leaves to the agent.
 pub(super) fn ground(request: &NodeRequest, machine_id: &str) -> Ground {
     let others = request.addresses.nodes.iter().filter(|(name, _)| **name != request.node);
     let routes = others.flat_map(|(_, node)| {
-        node.pod_networks.iter().map(|pods| Route { to: *pods, via: node.address })
+        node.pod_networks.iter().filter_map(|pods| {
+            let is_ipv6 = pods.addr().is_ipv6();
+            let via = node.addresses.iter().find(|address| address.is_ipv6() == is_ipv6)?;
+            Some(Route { to: *pods, via: *via })
+        })
     });
     Ground {
         machine_id: machine_id.to_owned(),
         hosts: render_hosts(&request.cluster, &request.node, &request.addresses),
         routes: routes.collect(),
-        resolver: request.addresses.nodes.get(&request.node).map(|node| node.address),
+        resolver: request.addresses.nodes.get(&request.node).map(NodeAddresses::primary),
     }
 }
 
-/// The digest of what the ground leaves to the agent. The machine id, which stays with the node, does not count.
-pub(super) fn digest(request: &NodeRequest) -> String {
-    let text = serde_json::to_vec(&ground(request, "")).expect("a ground has string keys only");
-    format!("sha256:{}", hex::encode(Sha256::digest(text)))
-}
-
-/// An archive with both documents. Only root may read them: they hold keys.
-pub(super) fn archive(request: &NodeRequest, machine_id: &str) -> Result<Vec<u8>, Problem> {
+/// Both documents, each with its place in the node.
+pub(super) fn documents(
+    request: &NodeRequest,
+    machine_id: &str,
+) -> Result<[(&'static str, Vec<u8>); 2], Problem> {
     let message = || format!("the config of node {} cannot be written", request.node);
     let config = serde_json::to_vec(&request.config).or_problem("config", message())?;
     let ground =
         serde_json::to_vec(&ground(request, machine_id)).or_problem("config", message())?;
+    Ok([(paths::CONFIG, config), (paths::GROUND, ground)])
+}
+
+/// An archive with both documents, which only root may read because they hold keys. For a new volume with what nodes expect in `/var`,
+/// too.
+pub(super) fn archive(request: &NodeRequest, volume: &Data) -> Result<Vec<u8>, Problem> {
+    let documents = documents(request, &volume.machine_id)?;
+    let folders = VAR.into_iter().chain(paths::REAL_DIRECTORIES.map(|it| (it, 0o755)));
+    let (folders, links): (Vec<_>, &[_]) =
+        if volume.is_new { (folders.collect(), &VAR_LINKS) } else { (Vec::new(), &[]) };
     let write = || -> io::Result<Vec<u8>> {
         let mut archive = Builder::new(Vec::new());
-        for (path, content) in [(paths::CONFIG, config), (paths::GROUND, ground)] {
-            let mut header = Header::new_gnu();
-            header.set_entry_type(EntryType::Regular);
-            header.set_mode(0o600);
-            header.set_uid(0);
-            header.set_gid(0);
+        for (path, mode) in folders {
+            let mut header = header(EntryType::Directory, mode);
+            archive.append_data(&mut header, path.trim_start_matches('/'), io::empty())?;
+        }
+        for (path, target) in links {
+            let mut header = header(EntryType::Symlink, 0o777);
+            archive.append_link(&mut header, path.trim_start_matches('/'), target)?;
+        }
+        for (path, content) in documents {
+            let mut header = header(EntryType::Regular, 0o600);
             header.set_size(content.len() as u64);
             archive.append_data(&mut header, path.trim_start_matches('/'), &content[..])?;
         }
         archive.into_inner()
     };
-    write().or_problem("config", message())
+    write()
+        .or_problem("config", format_args!("the config of node {} cannot be written", request.node))
+}
+
+fn header(kind: EntryType, mode: u32) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    header
 }
 
 /// A fresh machine id: 32 hexadecimal digits, as machine-id(5) wants it.
@@ -74,17 +115,24 @@ mod tests {
     }
 
     #[test]
-    fn another_ground_has_another_digest() {
+    fn pods_are_reached_through_nodes_of_their_family() {
         let mut request = samples::node();
-        let before = digest(&request);
-        assert_eq!(digest(&request), before);
-        request.addresses = crate::samples::addresses(2);
-        assert_ne!(digest(&request), before);
+        request.addresses = samples::dual_stack(2);
+        let routes = ground(&request, "").routes;
+        let routes: Vec<_> =
+            routes.iter().map(|route| format!("{} {}", route.to, route.via)).collect();
+        assert_eq!(routes, ["10.244.1.0/24 10.89.7.3", "fd00:244:0:1::/64 fd00:89::3"]);
     }
 
     #[test]
     fn nobody_but_root_reads_what_is_put_in() {
-        let bytes = archive(&samples::node(), "id").unwrap();
+        let data = |is_new| Data { machine_id: "id".to_owned(), is_new };
+        let all = archive(&samples::node(), &data(true)).unwrap();
+        let mut all = tar::Archive::new(&all[..]);
+        let tmp = all.entries().unwrap().map(Result::unwrap);
+        let mut tmp = tmp.filter(|entry| entry.path().unwrap().ends_with("var/tmp"));
+        assert_eq!(tmp.next().unwrap().header().mode().unwrap(), 0o1777);
+        let bytes = archive(&samples::node(), &data(false)).unwrap();
         let mut archive = tar::Archive::new(&bytes[..]);
         let mut seen = Vec::new();
         for entry in archive.entries().unwrap() {

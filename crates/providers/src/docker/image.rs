@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bivouac_provider::{ImageRequest, Progress};
@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::archive::Recipe;
-use super::engine::Engine;
+use super::engine::{Engine, KnownAgent};
 use super::facts::architecture;
 use super::problem::{OrProblem as _, absent_is_success, failed, timed_out};
 use super::{blocking, names};
@@ -37,13 +37,23 @@ const PIECE: usize = 512 * 1024;
 const QUEUE: usize = 4;
 
 /// The name of the image that is made from these.
-pub(super) async fn tag_of(request: &ImageRequest) -> Result<String, Problem> {
-    Ok(names::image(&request.image.digest, &digest_of(&request.agent).await?))
+pub(super) async fn tag_of(engine: &Engine, request: &ImageRequest) -> Result<String, Problem> {
+    Ok(names::image(&request.image.digest, &digest_of(engine, &request.agent).await?))
 }
 
-async fn digest_of(agent: &Utf8Path) -> Result<String, Problem> {
-    let agent = agent.to_owned();
-    blocking(move || agent_digest(&agent)).await
+/// The digest of the agent. It is taken once for all nodes, unless the file changes.
+async fn digest_of(engine: &Engine, agent: &Utf8Path) -> Result<String, Problem> {
+    let message = || format!("the agent {agent} cannot be read");
+    let changed = std::fs::metadata(agent).and_then(|it| it.modified());
+    let changed = changed.or_problem("agent", message())?;
+    let known = || engine.agent.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = known().as_ref().filter(|it| it.path == agent && it.changed == changed) {
+        return Ok(known.digest.clone());
+    }
+    let path = agent.to_owned();
+    let digest = blocking(move || agent_digest(&path)).await?;
+    *known() = Some(KnownAgent { path: agent.to_owned(), changed, digest: digest.clone() });
+    Ok(digest)
 }
 
 /// The digest of the agent: `sha256:HEX`.
@@ -60,7 +70,7 @@ pub(super) async fn ensure(
     request: &ImageRequest,
     on_progress: &(dyn Fn(Progress) + Send + Sync),
 ) -> Result<String, Problem> {
-    let agent_digest = digest_of(&request.agent).await?;
+    let agent_digest = digest_of(engine, &request.agent).await?;
     let tag = names::image(&request.image.digest, &agent_digest);
     if exists(engine, &tag).await? {
         return Ok(tag);

@@ -28,6 +28,7 @@ mod network;
 mod node;
 mod observe;
 mod problem;
+mod record;
 mod remove;
 mod retry;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod samples;
 mod select;
 mod survey;
 mod terminal;
+mod update;
 
 use std::fmt;
 use std::sync::Arc;
@@ -142,8 +144,9 @@ impl Provider for DockerProvider {
 
     async fn ensure_node(&self, request: &NodeRequest) -> Result<Arc<dyn Node>, Problem> {
         let engine = self.engine().await?;
-        Making { engine, provider: self.request.name, request }.ensure().await?;
-        self.open_node(&request.cluster, &request.node).await
+        let making = Making { engine, provider: self.request.name, request };
+        making.ensure().await?;
+        made(engine, &making)
     }
 
     async fn open_node(
@@ -153,9 +156,8 @@ impl Provider for DockerProvider {
     ) -> Result<Arc<dyn Node>, Problem> {
         let engine = self.engine().await?;
         let found = observe::find(engine, self.request.name, Some(cluster)).await?;
-        let labels = found.containers.iter().filter_map(|it| Some((it, it.labels.as_ref()?)));
         let mut known = Vec::new();
-        for (container, labels) in labels {
+        for labels in found.containers.iter().filter_map(|it| it.labels.as_ref()) {
             let Some(name) = observe::node_of(labels) else { continue };
             if name != *node {
                 known.push(name.to_string());
@@ -163,7 +165,8 @@ impl Provider for DockerProvider {
             }
             let address = labels.get(names::ADDRESS).and_then(|text| text.parse().ok());
             let address = address.ok_or_else(|| broken(cluster, node))?;
-            let container = container.id.clone().unwrap_or_default();
+            // By its name, which another container has after it.
+            let container = names::node(cluster, node);
             let room = Room { docker: engine.docker.clone(), container, node: name.clone() };
             let (engine, cluster) = (Arc::clone(engine), cluster.clone());
             return Ok(Arc::new(DockerNode { engine, cluster, name, address, room }));
@@ -187,6 +190,18 @@ impl Provider for DockerProvider {
     async fn destroy_cluster(&self, cluster: &ClusterName) -> Result<(), Problem> {
         self.removal(cluster).await?.all().await
     }
+}
+
+/// The node that was made.
+fn made(engine: &Arc<Engine>, making: &Making<'_>) -> Result<Arc<dyn Node>, Problem> {
+    let NodeRequest { cluster, node, .. } = making.request;
+    Ok(Arc::new(DockerNode {
+        engine: Arc::clone(engine),
+        cluster: cluster.clone(),
+        name: node.clone(),
+        address: container::own_addresses(making.request)?.primary(),
+        room: making.room(),
+    }))
 }
 
 /// Runs what may block on a thread for it.

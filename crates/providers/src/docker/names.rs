@@ -10,11 +10,14 @@ pub(super) const CLUSTER: &str = "dev.bivouac.cluster";
 /// The node of a container or a volume.
 pub(super) const NODE: &str = "dev.bivouac.node";
 
-/// The digest of the config of a container.
-pub(super) const CONFIG: &str = "dev.bivouac.config";
+/// What a container is made from, as JSON: a record. On a volume, what the container of [`CONTAINER`] was made to be since.
+pub(super) const RECORD: &str = "dev.bivouac.record";
 
-/// The digest of what the agent of a container is told of its ground.
-pub(super) const GROUND: &str = "dev.bivouac.ground";
+/// The container that the record of a volume is about.
+pub(super) const CONTAINER: &str = "dev.bivouac.container";
+
+/// The networks of a network that were asked for: engines add one of IPv4 where there is none.
+pub(super) const NETWORKS: &str = "dev.bivouac.networks";
 
 /// The key of the node image of a container, or of an image.
 pub(super) const IMAGE: &str = "dev.bivouac.image";
@@ -42,6 +45,11 @@ pub(super) fn network(cluster: &ClusterName) -> String {
 /// The container of a node, and its volume. The dot, which is in no name, keeps `a-b` and `c` apart from `a` and `b-c`.
 pub(super) fn node(cluster: &ClusterName, node: &NodeName) -> String {
     format!("bivouac-{cluster}.{node}")
+}
+
+/// The volume with a record of a node, of which there can be several. A third part keeps it apart from those of nodes.
+pub(super) fn record(cluster: &ClusterName, node: &NodeName, number: u32) -> String {
+    format!("bivouac-{cluster}.{node}.record-{number}")
 }
 
 /// The image that is made from a node image and an agent.

@@ -3,13 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, TcpListener, UdpSocket};
 
-use bivouac_provider::{NetworkRequest, PublishedPort};
+use bivouac_provider::NetworkRequest;
 use bivouac_spec::cluster::Protocol;
-use bivouac_spec::{ClusterName, Problem};
+use bivouac_spec::{ClusterName, Problem, PublishedPort};
 use bollard::models::{
     ContainerSummary, Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect, PortSummaryTypeEnum,
 };
 use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptions, ListVolumesOptions};
+use ipnet::IpNet;
 
 use super::engine::Engine;
 use super::names;
@@ -86,35 +87,43 @@ pub(super) async fn find(
 
 /// What the engine is asked for.
 pub(super) fn body(provider: &str, request: &NetworkRequest) -> NetworkCreateRequest {
-    let addresses = &request.addresses;
-    let range = IpamConfig {
-        subnet: Some(addresses.node_network.to_string()),
-        gateway: Some(addresses.gateway.to_string()),
+    let networks = &request.addresses.node_networks;
+    let ranges = networks.iter().map(|own| IpamConfig {
+        subnet: Some(own.network.to_string()),
+        gateway: Some(own.gateway.to_string()),
         ..IpamConfig::default()
-    };
+    });
+    let asked: Vec<String> = networks.iter().map(|own| own.network.to_string()).collect();
+    let mut labels = names::labels(provider, &request.cluster);
+    labels.insert(names::NETWORKS.to_owned(), asked.join(","));
     let masquerade = ("com.docker.network.bridge.enable_ip_masquerade", "true");
     NetworkCreateRequest {
         name: names::network(&request.cluster),
         driver: Some("bridge".to_owned()),
-        enable_ipv6: Some(addresses.gateway.is_ipv6()),
-        ipam: Some(Ipam { config: Some(vec![range]), ..Ipam::default() }),
+        enable_ipv6: Some(networks.iter().any(|own| own.gateway.is_ipv6())),
+        ipam: Some(Ipam { config: Some(ranges.collect()), ..Ipam::default() }),
         options: Some([masquerade].map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
-        labels: Some(names::labels(provider, &request.cluster)),
+        labels: Some(labels),
         ..NetworkCreateRequest::default()
     }
 }
 
 /// A network of ours with other addresses is of another cluster of this name, which is only half removed.
 fn check_range(found: &NetworkInspect, request: &NetworkRequest) -> Result<(), Problem> {
-    let wanted = request.addresses.node_network.to_string();
-    let mut ranges = found.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
-    if ranges.any(|range| range.subnet.as_deref() == Some(&wanted)) {
-        return Ok(());
-    }
+    let ranges = found.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
+    let ranges: BTreeSet<IpNet> = ranges
+        .filter_map(|it| it.subnet.as_deref()?.parse().ok())
+        .map(|it: IpNet| it.trunc())
+        .collect();
+    let mut wanted = request.addresses.node_networks.iter().map(|own| own.network.trunc());
+    let Some(wanted) = wanted.find(|wanted| !ranges.contains(wanted)) else { return Ok(()) };
     let cluster = &request.cluster;
     let name = names::network(cluster);
-    Err(usage("other_network", format_args!("network {name} of cluster {cluster} is not {wanted}"))
-        .help(format!("remove the cluster with `bivouac down {cluster}`, then make it again")))
+    Err(usage(
+        "other_network",
+        format_args!("network {name} of cluster {cluster} has no range {wanted}"),
+    )
+    .help(format!("remove the cluster with `bivouac down {cluster}`, then make it again")))
 }
 
 fn is_called(container: &ContainerSummary, name: &str) -> bool {
@@ -193,10 +202,13 @@ fn publishes(container: &ContainerSummary, port: &PublishedPort, number: u16) ->
     })
 }
 
-/// Whether two addresses of the host can be the same one; none, or an unspecified one, is every address.
+/// Whether two addresses of the host can be the same one. None is every address, an unspecified one every address of its family.
 fn overlap(one: Option<IpAddr>, other: Option<IpAddr>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => one == other || one.is_unspecified() || other.is_unspecified(),
+        (Some(one), Some(other)) if one.is_ipv6() == other.is_ipv6() => {
+            one == other || one.is_unspecified() || other.is_unspecified()
+        }
+        (Some(_), Some(_)) => false,
         _ => true,
     }
 }
@@ -227,7 +239,7 @@ fn not_bound(
                 "cluster {cluster} cannot publish {protocol} port {number}: the host has no address {ip}"
             );
             unfit("no_host_address", message).help(
-                "write an address of the host as `hostIP` in the cluster file, or 0.0.0.0 for all of them",
+                "write an address of the host as `hostIP` in the cluster file, or 0.0.0.0 (IPv6: `::`) for all of them",
             )
         }
         _ => taken_by(port, number, "a program of the host").because(error),
@@ -286,6 +298,8 @@ mod tests {
             ("127.0.0.1", "0.0.0.0", true),
             ("127.0.0.1", "127.0.0.1", true),
             ("127.0.0.1", "192.0.2.1", false),
+            ("::", "::1", true),
+            ("0.0.0.0", "::1", false),
         ] {
             assert_eq!(publishes(&published(held, tcp), &port(wanted), 8080), clash);
         }

@@ -75,38 +75,9 @@ impl Node for DockerNode {
         Ok(Process { stdin, stdout: Some(stdout), stderr: Some(stderr), exit })
     }
 
-    async fn put(&self, path: &Utf8Path, mode: u32, mut content: Reader) -> Result<(), Problem> {
+    async fn put(&self, path: &Utf8Path, mode: u32, content: Reader) -> Result<(), Problem> {
         self.check(path)?;
-        let arguments = ["put".to_owned(), path.to_string(), format!("{mode:04o}")];
-        let mut running = self.room.run(arguments, Manner { answers: false, input: true }).await?;
-        let message = || format!("{path} cannot be written in node {}", self.name);
-        let mut stdin = running.stdin.take().ok_or_else(|| failed("put", message()))?;
-        match tokio::io::copy(&mut content, &mut stdin).await {
-            // The agent has stopped listening, and says why.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                // The input must not come to a good end, which it does when it is dropped.
-                running.end.abort();
-                let _ = running.end.await;
-                drop(stdin);
-                return Err(error)
-                    .or_problem("put", format_args!("what {path} is to hold cannot be read"));
-            }
-            _ => drop(stdin),
-        }
-        let mut said = String::new();
-        let read = running.stderr.read_to_string(&mut said).await;
-        read.or_problem("put", message())?;
-        if ended(running.end).await? == 0 {
-            return Ok(());
-        }
-        match Answer::parse(said.trim_end()) {
-            Some(Answer::Problem(problem)) => Err(localized(problem)),
-            _ => {
-                let mut problem = failed("put", message());
-                problem.causes.push(said.trim().to_owned());
-                Err(problem)
-            }
-        }
+        self.room.put(path, mode, content).await
     }
 
     async fn get(&self, path: &Utf8Path) -> Result<Reader, Problem> {
@@ -134,7 +105,8 @@ impl Node for DockerNode {
         if let Some((ip, number)) = self.published(port).await? {
             // What is bound to every address of the engine's host, or to its loopback, is asked for there.
             let elsewhere = !self.engine.is_socket() && ip.is_loopback();
-            let ip = if ip.is_unspecified() || elsewhere { self.engine.host()? } else { ip };
+            let at_host = ip.is_unspecified() || elsewhere;
+            let ip = if at_host { self.engine.host(ip.is_ipv6())? } else { ip };
             return Ok(SocketAddr::new(ip, number));
         }
         let direct = SocketAddr::new(self.address, port);
@@ -175,6 +147,47 @@ impl DockerNode {
             let ip = ip.map_or(Some(IpAddr::from([0, 0, 0, 0])), |ip| ip.parse().ok())?;
             Some((ip, place.host_port?.parse().ok()?))
         }))
+    }
+}
+
+impl Room {
+    /// Writes a file of root's, whole or not at all.
+    pub(super) async fn put(
+        &self,
+        path: &Utf8Path,
+        mode: u32,
+        mut content: Reader,
+    ) -> Result<(), Problem> {
+        let arguments = ["put".to_owned(), path.to_string(), format!("{mode:04o}")];
+        let mut running = self.run(arguments, Manner { answers: false, input: true }).await?;
+        let message = || format!("{path} cannot be written in node {}", self.node);
+        let mut stdin = running.stdin.take().ok_or_else(|| failed("put", message()))?;
+        match tokio::io::copy(&mut content, &mut stdin).await {
+            // The agent has stopped listening, and says why.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                // The input must not come to a good end, which it does when it is dropped.
+                running.end.abort();
+                let _ = running.end.await;
+                drop(stdin);
+                return Err(error)
+                    .or_problem("put", format_args!("what {path} is to hold cannot be read"));
+            }
+            _ => drop(stdin),
+        }
+        let mut said = String::new();
+        let read = running.stderr.read_to_string(&mut said).await;
+        read.or_problem("put", message())?;
+        if ended(running.end).await? == 0 {
+            return Ok(());
+        }
+        match Answer::parse(said.trim_end()) {
+            Some(Answer::Problem(problem)) => Err(localized(problem)),
+            _ => {
+                let mut problem = failed("put", message());
+                problem.causes.push(said.trim().to_owned());
+                Err(problem)
+            }
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, Network, Volu
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
 };
+use ipnet::IpNet;
 
 use super::engine::Engine;
-use super::names;
 use super::problem::OrProblem as _;
+use super::{names, record};
 
 /// Everything of ours on the engine.
 #[derive(Debug, Default)]
@@ -74,11 +75,14 @@ fn clusters_of(found: &Found, pids: &HashMap<String, u32>) -> Vec<ObservedCluste
     let mut clusters: BTreeMap<ClusterName, ObservedCluster> = BTreeMap::new();
     for network in &found.networks {
         let Some(cluster) = cluster(&mut clusters, network.labels.as_ref()) else { continue };
-        let ranges = network.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
-        cluster.network = ranges.filter_map(|range| range.subnet.as_ref()?.parse().ok()).next();
+        cluster.networks = ranges(network);
     }
     for volume in &found.volumes {
         let Some(cluster) = cluster(&mut clusters, Some(&volume.labels)) else { continue };
+        if record::is_record(volume) {
+            // Of a node that is seen by its data.
+            continue;
+        }
         match node_of(&volume.labels) {
             // Its container is seen below, if there is one.
             Some(node) => drop(cluster.nodes.insert(node, broken())),
@@ -89,7 +93,10 @@ fn clusters_of(found: &Found, pids: &HashMap<String, u32>) -> Vec<ObservedCluste
         let labels = container.labels.clone().unwrap_or_default();
         let Some(cluster) = cluster(&mut clusters, Some(&labels)) else { continue };
         match node_of(&labels) {
-            Some(node) => drop(cluster.nodes.insert(node, node_from(container, &labels, pids))),
+            Some(node) => {
+                let seen = node_from(container, &labels, &found.volumes, pids);
+                cluster.nodes.insert(node, seen);
+            }
             None => {
                 let name = container.names.iter().flatten().next().map_or("?", String::as_str);
                 cluster.remains.push(format!("container {}", name.trim_start_matches('/')));
@@ -99,6 +106,18 @@ fn clusters_of(found: &Found, pids: &HashMap<String, u32>) -> Vec<ObservedCluste
     clusters.into_values().collect()
 }
 
+/// The networks that were asked for.
+fn ranges(network: &Network) -> Vec<IpNet> {
+    let ranges = network.ipam.iter().flat_map(|ipam| ipam.config.iter().flatten());
+    let asked = network.labels.as_ref().and_then(|labels| labels.get(names::NETWORKS));
+    let is_asked = |range: &IpNet| {
+        let mut asked = asked.iter().flat_map(|text| text.split(','));
+        asked.any(|asked| asked.parse() == Ok(*range))
+    };
+    let ranges = ranges.filter_map(|range| range.subnet.as_ref()?.parse().ok());
+    ranges.filter(|range| asked.is_none() || is_asked(range)).collect()
+}
+
 fn cluster<'a>(
     clusters: &'a mut BTreeMap<ClusterName, ObservedCluster>,
     labels: Option<&HashMap<String, String>>,
@@ -106,7 +125,7 @@ fn cluster<'a>(
     let name: ClusterName = labels?.get(names::CLUSTER)?.parse().ok()?;
     let new = || ObservedCluster {
         name: name.clone(),
-        network: None,
+        networks: Vec::new(),
         nodes: BTreeMap::new(),
         remains: Vec::new(),
     };
@@ -119,26 +138,21 @@ pub(super) fn node_of(labels: &HashMap<String, String>) -> Option<NodeName> {
 
 /// Only its data is there.
 const fn broken() -> ObservedNode {
-    ObservedNode {
-        state: ObservedState::Broken,
-        address: None,
-        config: None,
-        image: None,
-        pid: None,
-    }
+    ObservedNode { state: ObservedState::Broken, address: None, record: None, pid: None }
 }
 
 fn node_from(
     container: &ContainerSummary,
     labels: &HashMap<String, String>,
+    volumes: &[Volume],
     pids: &HashMap<String, u32>,
 ) -> ObservedNode {
+    let id = container.id.as_deref().unwrap_or_default();
     ObservedNode {
         state: state(container),
         address: labels.get(names::ADDRESS).and_then(|text| text.parse().ok()),
-        config: labels.get(names::CONFIG).cloned(),
-        image: labels.get(names::IMAGE).cloned(),
-        pid: container.id.as_ref().and_then(|id| pids.get(id)).copied(),
+        record: record::of(id, Some(labels), volumes),
+        pid: pids.get(id).copied(),
     }
 }
 
@@ -155,6 +169,20 @@ fn state(container: &ContainerSummary) -> ObservedState {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_that_nobody_asked_for_is_not_the_cluster_s() {
+        let range = |subnet: &str| bollard::models::IpamConfig {
+            subnet: Some(subnet.to_owned()),
+            ..bollard::models::IpamConfig::default()
+        };
+        let config = Some(vec![range("fd00:89::/64"), range("172.18.0.0/16")]);
+        let ipam = bollard::models::Ipam { config, ..bollard::models::Ipam::default() };
+        let mut network = Network { ipam: Some(ipam), ..Network::default() };
+        assert_eq!(ranges(&network).len(), 2);
+        network.labels = Some([(names::NETWORKS.to_owned(), "fd00:89::/64".to_owned())].into());
+        assert_eq!(ranges(&network), ["fd00:89::/64".parse().unwrap()]);
+    }
 
     #[test]
     fn what_is_left_of_a_cluster_is_seen() {

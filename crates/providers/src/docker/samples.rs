@@ -1,10 +1,11 @@
 //! Values that tests share.
 
-use bivouac_provider::{ImagePaths, NodeRequest, PublishedPort};
-use bivouac_spec::NodeConfig;
+use bivouac_provider::{ImagePaths, NodeRequest};
 use bivouac_spec::cluster::{Protocol, Resources};
+use bivouac_spec::network::NodeNetwork;
 use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::quantity::{Bytes, Cpus};
+use bivouac_spec::{Addresses, NodeConfig, PublishedPort};
 
 /// `worker-0` of three nodes of `demo`.
 pub(super) fn node() -> NodeRequest {
@@ -37,6 +38,21 @@ pub(super) fn node() -> NodeRequest {
         },
         agent: "/usr/bin/bivouac".into(),
     }
+}
+
+/// The addresses of so many nodes, each with one of IPv6 too.
+pub(super) fn dual_stack(count: u8) -> Addresses {
+    let mut addresses = crate::samples::addresses(count);
+    addresses.node_networks.secondary = Some(NodeNetwork {
+        network: "fd00:89::/64".parse().unwrap(),
+        gateway: "fd00:89::1".parse().unwrap(),
+    });
+    addresses.pod_networks.push("fd00:244::/56".parse().unwrap());
+    for (index, node) in (0..).zip(addresses.nodes.values_mut()) {
+        node.addresses.secondary = Some(format!("fd00:89::{}", index + 2).parse().unwrap());
+        node.pod_networks.push(format!("fd00:244:0:{index}::/64").parse().unwrap());
+    }
+    addresses
 }
 
 /// A TCP port of it for which any port of the host will do.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use bivouac_spec::Problem;
-use bivouac_spec::facts::{CgroupVersion, Facts};
+use bivouac_spec::facts::{Aspect, CgroupVersion, Facts};
 use bivouac_spec::quantity::Bytes;
 use bivouac_sys::capability::{self, Capabilities};
 use bivouac_sys::cgroup::{Hierarchy, Version};
@@ -41,6 +41,7 @@ pub(super) fn facts(state: &StateFolder) -> Result<Facts, Problem> {
         // There is one, whatever its machine id says: that may change.
         identity: String::new(),
         place: "this machine".to_owned(),
+        remakes_for: vec![Aspect::Image],
         remote: false,
     })
 }

@@ -16,6 +16,7 @@ mod facts;
 mod folder;
 mod forwarding;
 mod group;
+mod ipv6;
 mod launch;
 mod logs;
 mod names;
@@ -32,16 +33,19 @@ mod remove;
 mod resolver;
 mod rules;
 mod sockets;
+mod update;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bivouac_provider::{ImageRequest, NetworkRequest, Node, NodeRequest, Progress, Provider};
-use bivouac_spec::facts::Survey;
+use bivouac_spec::facts::{Aspect, Survey};
 use bivouac_spec::name::nearest;
-use bivouac_spec::{ClusterName, NodeName, ObservedCluster, Problem};
+use bivouac_spec::network::Families;
+use bivouac_spec::{Addresses, ClusterName, NodeName, ObservedCluster, Problem};
 use bivouac_sys::cgroup::Cgroup;
 use camino::Utf8PathBuf;
 
@@ -104,14 +108,16 @@ impl Provider for LinuxProvider {
     }
 
     async fn ensure_node(&self, request: &NodeRequest) -> Result<Arc<dyn Node>, Problem> {
-        let (state, owned) = (self.state.clone(), request.clone());
-        let boot = blocking(move || prepare(&state, &owned)).await?;
-        if let Some(boot) = boot {
-            launch::ask(&Order::Boot(Box::new(boot))).await?;
+        let mut prepared = self.prepare(request).await?;
+        if let Prepared::Differs(aspects) = &prepared
+            && update::update(&self.state, request, aspects).await? == update::Outcome::Stopped
+        {
+            prepared = self.prepare(request).await?;
         }
-        if !request.ports.is_empty() {
-            network::let_back(&request.cluster, &request.node);
+        if let Prepared::Stopped(boot) = prepared {
+            launch::ask(&Order::Boot(boot)).await?;
         }
+        network::let_back(&request.cluster, &request.node, !request.ports.is_empty());
         self.open_node(&request.cluster, &request.node).await
     }
 
@@ -127,7 +133,7 @@ impl Provider for LinuxProvider {
                 return Err(no_such_node(&state, &cluster, &name));
             };
             let node: Arc<dyn Node> =
-                Arc::new(LinuxNode { cluster, name, address: record.address, folder });
+                Arc::new(LinuxNode { cluster, name, address: record.addresses.primary, folder });
             Ok(node)
         })
         .await
@@ -159,6 +165,24 @@ impl Provider for LinuxProvider {
     }
 }
 
+impl LinuxProvider {
+    async fn prepare(&self, request: &NodeRequest) -> Result<Prepared, Problem> {
+        let (state, owned) = (self.state.clone(), request.clone());
+        blocking(move || prepare(&state, &owned)).await
+    }
+}
+
+/// What there is to do for a node to be what a request says.
+#[derive(Debug)]
+enum Prepared {
+    /// It does not run: this starts it.
+    Stopped(Box<Boot>),
+    /// It runs, and differs in this.
+    Differs(Vec<Aspect>),
+    /// Nothing.
+    Same,
+}
+
 /// Runs what may block on a thread for it.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
@@ -168,17 +192,16 @@ async fn blocking<T: Send + 'static>(
         .or_problem("thread", "a thread of bivouac's own failed")?
 }
 
-/// Writes down what the node is to be, and gives what is needed to start it; `None` if it runs.
-fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Option<Boot>, Problem> {
+/// Looks at the node. Where it does not run, writes down what it is to be, and gives what is needed to start it.
+fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Prepared, Problem> {
     let (cluster, node) = (&request.cluster, &request.node);
     let folder = state.node(cluster, node);
     let record = NodeRecord::read(&folder)?;
-    if record.is_some() && record::noted_process(&folder).is_some() {
-        return Ok(None);
-    }
     let group = group::find(&folder, cluster, node)?;
     if runs(&folder, group.as_ref(), cluster, node)? {
-        return if record.is_some() { Ok(None) } else { Err(broken(&folder, cluster, node)) };
+        let record = record.ok_or_else(|| broken(&folder, cluster, node))?;
+        let aspects = record.made.differences(&request.record());
+        return Ok(if aspects.is_empty() { Prepared::Same } else { Prepared::Differs(aspects) });
     }
     let leftover: Vec<PathBuf> =
         group.iter().flat_map(Cgroup::folders).map(Path::to_owned).collect();
@@ -199,15 +222,14 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Option<Boot>, P
     let record = NodeRecord {
         format: NodeRecord::FORMAT,
         machine_id: machine_id.clone(),
-        address: own.address,
+        addresses: own.addresses,
         pod_networks: own.pod_networks.clone(),
-        config: request.config.digest(),
-        image: request.image.key.clone(),
+        made: request.record(),
         image_digest: request.image.digest.clone(),
         groups: leftover.clone(),
     };
     record.write(&folder)?;
-    Ok(Some(Boot {
+    Ok(Prepared::Stopped(Box::new(Boot {
         cluster: cluster.clone(),
         node: node.clone(),
         folder,
@@ -218,8 +240,16 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Option<Boot>, P
         agent: ensure_agent(state, request)?,
         machine_id,
         leftover,
-        resolv_conf: Resolver::detect().render(request.addresses.gateway),
-    }))
+        resolv_conf: Resolver::detect().render(&gateways(&request.addresses)),
+    })))
+}
+
+fn gateways(addresses: &Addresses) -> Families<IpAddr> {
+    let networks = &addresses.node_networks;
+    Families {
+        primary: networks.primary.gateway,
+        secondary: networks.secondary.map(|own| own.gateway),
+    }
 }
 
 fn runs(

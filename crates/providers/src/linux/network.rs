@@ -1,4 +1,4 @@
-//! The network of a cluster on the host: bridge, gateway address, forwarding, rules.
+//! The network of a cluster on the host: bridge, gateway addresses, forwarding, rules.
 //!
 //! ```text
 //!  node eth0 --- host link --+
@@ -6,6 +6,7 @@
 //! ```
 
 use bivouac_provider::NetworkRequest;
+use bivouac_spec::network::NodeAddresses;
 use bivouac_spec::{Addresses, ClusterName, NodeName, Problem};
 use bivouac_sys::netlink::{Route, RouteEntry};
 use bivouac_sys::{nft, sysctl};
@@ -16,13 +17,14 @@ use super::names::{self, Owner};
 use super::ports::Forward;
 use super::problem::{OrProblem as _, failed};
 use super::resolver::Resolver;
-use super::{forwarding, passage, ports, rules};
+use super::{forwarding, ipv6, passage, ports, rules};
 
 /// Makes the network of a cluster, or what is missing of it.
 pub(super) fn ensure(state: &StateFolder, request: &NetworkRequest) -> Result<(), Problem> {
     let (cluster, addresses) = (&request.cluster, &request.addresses);
     let route = Route::open().or_problem("netlink", "the host's network cannot be asked")?;
     let bridge = names::bridge(cluster);
+    check_families(cluster, addresses)?;
     check_free(&route, cluster, addresses)?;
     let forwards = ports::forwards(request)?;
     ports::check_free(cluster, &forwards)?;
@@ -31,7 +33,7 @@ pub(super) fn ensure(state: &StateFolder, request: &NetworkRequest) -> Result<()
         "bridge",
         format_args!("the bridge {bridge} of cluster {cluster} cannot be made"),
     )?;
-    forwarding::ensure(state, &route, &bridge)?;
+    forwarding::ensure(state, &route, &bridge, addresses)?;
     ensure_rules(state, cluster, addresses, &forwards)?;
     passage::ensure(state, cluster)
 }
@@ -79,17 +81,38 @@ fn ensure_bridge(
     if link.mac != Some(mac) {
         route.set_mac(&bridge, mac)?;
     }
-    let wanted = IpNet::new_assert(addresses.gateway, addresses.node_network.prefix_len());
+    ipv6::settle(&bridge, has_ipv6(addresses))?;
+    let wanted: Vec<IpNet> = addresses
+        .node_networks
+        .iter()
+        .map(|own| IpNet::new_assert(own.gateway, own.network.prefix_len()))
+        .collect();
     for other in route.addresses()? {
-        let stale = other.link == link.index
-            && other.address != wanted
-            && other.address.addr().is_ipv4() == wanted.addr().is_ipv4();
-        if stale {
+        let is_own = wanted.contains(&other.address) || ipv6::is_link_local(&other.address);
+        if other.link == link.index && !is_own {
             route.destroy_address(&bridge, other.address)?;
         }
     }
-    route.ensure_address(&bridge, wanted)?;
+    for address in wanted {
+        route.ensure_address(&bridge, address)?;
+    }
     route.set_up(&bridge, true)
+}
+
+/// Whether nodes of the cluster have IPv6 addresses.
+pub(super) fn has_ipv6(addresses: &Addresses) -> bool {
+    addresses.node_networks.iter().any(|own| own.gateway.is_ipv6())
+}
+
+/// Refuses a family that the kernel does not have.
+fn check_families(cluster: &ClusterName, addresses: &Addresses) -> Result<(), Problem> {
+    if !has_ipv6(addresses) || ipv6::is_there() {
+        return Ok(());
+    }
+    let message = format!("cluster {cluster} has IPv6 addresses, and this kernel has no IPv6");
+    Err(Problem::new(bivouac_spec::Class::Unfit, "provider.linux.no_ipv6", message).help(
+        "boot the host without `ipv6.disable=1`, or write `ipFamilies: [IPv4]` under `spec.network` of the cluster file",
+    ))
 }
 
 /// Refuses what would take a name or a route away from somebody else.
@@ -108,7 +131,7 @@ fn check_free(route: &Route, cluster: &ClusterName, addresses: &Addresses) -> Re
         .nodes
         .values()
         .flat_map(|node| &node.pod_networks)
-        .chain([&addresses.node_network])
+        .chain(addresses.node_networks.iter().map(|own| &own.network))
         .map(IpNet::trunc)
         .collect();
     let taken = |one: &RouteEntry| {
@@ -128,24 +151,98 @@ fn check_free(route: &Route, cluster: &ClusterName, addresses: &Addresses) -> Re
 
 /// Lets the bridge send a packet back to the node that it came from, as it must where a node asks a port of the host that is
 /// published for itself: with `bridge-nf-call-iptables` its destination changes before the bridge has passed it on.
-pub(super) fn let_back(cluster: &ClusterName, node: &NodeName) {
+pub(super) fn let_back(cluster: &ClusterName, node: &NodeName, publishes: bool) {
     let link = names::host_link(cluster, node);
+    let mode = if publishes { "1" } else { "0" };
     // All other ways to the port work without it, so a read-only /sys is no reason to have no node.
-    let _ = fs_err::write(format!("/sys/class/net/{link}/brport/hairpin_mode"), "1");
+    let _ = fs_err::write(format!("/sys/class/net/{link}/brport/hairpin_mode"), mode);
 }
 
-/// The host's routes to the pods of a node.
-pub(super) fn pod_routes(
-    networks: &[IpNet],
-    node: std::net::IpAddr,
-    interface: &str,
-) -> Vec<RouteEntry> {
-    let reachable = networks.iter().filter(|network| network.addr().is_ipv4() == node.is_ipv4());
-    let entry = |network: &IpNet| RouteEntry {
-        destination: network.trunc(),
-        gateway: Some(node),
-        interface: Some(interface.to_owned()),
-        protocol: names::ROUTE_PROTOCOL,
+/// Routes to the pods of a node, each by the node's address of the same family.
+pub(super) fn pod_routes(node: &NodeAddresses, interface: &str) -> Vec<RouteEntry> {
+    let entry = |network: &IpNet| {
+        let is_v6 = network.addr().is_ipv6();
+        let gateway = node.addresses.iter().find(|address| address.is_ipv6() == is_v6)?;
+        Some(RouteEntry {
+            destination: network.trunc(),
+            gateway: Some(*gateway),
+            interface: Some(interface.to_owned()),
+            protocol: names::ROUTE_PROTOCOL,
+        })
     };
-    reachable.map(entry).collect()
+    node.pod_networks.iter().filter_map(entry).collect()
+}
+
+/// Makes the routes of ours for which `is_own` holds those that are wanted, and no others.
+pub(super) fn ensure_routes(
+    route: &Route,
+    wanted: &[RouteEntry],
+    is_own: impl Fn(&RouteEntry) -> bool,
+) -> bivouac_sys::Result<()> {
+    let present = route.routes()?;
+    let own = present.iter().filter(|one| one.protocol == names::ROUTE_PROTOCOL && is_own(one));
+    // Before new ones are made: two IPv6 routes to one destination would stand side by side.
+    for stale in own.filter(|one| !wanted.contains(one)) {
+        route.destroy_route(stale)?;
+    }
+    let missing = wanted.iter().filter(|one| !present.contains(one));
+    missing.map(|one| route.ensure_route(one)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bivouac_sys::namespace::{Namespace, unshare};
+
+    #[test]
+    fn pods_are_reached_by_the_address_of_their_family() {
+        let addresses = crate::samples::dual_stack(1);
+        let node = addresses.nodes.values().next().unwrap();
+        let routes = pod_routes(node, "eth0");
+        let ways: Vec<_> = routes
+            .iter()
+            .map(|one| format!("{} {}", one.destination, one.gateway.unwrap()))
+            .collect();
+        assert_eq!(ways, ["10.244.0.0/24 10.89.7.2", "fd00:244::/64 fd00:89::2"]);
+        // Pods of a family that nodes have no addresses of are not routed.
+        let single = NodeAddresses {
+            addresses: bivouac_spec::network::Families::single(node.primary()),
+            ..node.clone()
+        };
+        assert_eq!(pod_routes(&single, "eth0"), routes[..1]);
+    }
+
+    #[test]
+    fn routes_become_those_that_are_wanted() {
+        let own = std::thread::spawn(|| {
+            unshare(&[Namespace::Network]).unwrap();
+            let route = Route::open().unwrap();
+            route.ensure_bridge("br", "test").unwrap();
+            route.set_up("br", true).unwrap();
+            for address in ["10.89.7.1/24", "fd00:89::1/64"] {
+                route.ensure_address("br", address.parse().unwrap()).unwrap();
+            }
+            let of = |index: usize| {
+                let addresses = crate::samples::dual_stack(3);
+                pod_routes(addresses.nodes.values().nth(index).unwrap(), "br")
+            };
+            let ours = || {
+                let all = route.routes().unwrap().into_iter();
+                let mut ours: Vec<_> =
+                    all.filter(|one| one.protocol == names::ROUTE_PROTOCOL).collect();
+                ours.sort_by_key(|one| one.destination);
+                ours
+            };
+            let theirs = of(2);
+            ensure_routes(&route, &theirs, |one| theirs.contains(one)).unwrap();
+            let is_own = |one: &RouteEntry| !theirs.contains(one);
+            for wanted in [of(0), of(0), of(1), Vec::new()] {
+                ensure_routes(&route, &wanted, is_own).unwrap();
+                let mut expected = [wanted, theirs.clone()].concat();
+                expected.sort_by_key(|one| one.destination);
+                assert_eq!(ours(), expected);
+            }
+        });
+        own.join().unwrap();
+    }
 }

@@ -14,12 +14,12 @@ use super::folder::StateFolder;
 use super::names::{self, Owner};
 use super::problem::OrProblem as _;
 use super::record::{NodeRecord, find_process};
-use super::{group, passage};
+use super::{group, ipv6, passage};
 
 /// What the kernel has of one cluster.
 #[derive(Debug, Default)]
 struct Traces {
-    network: Option<IpNet>,
+    networks: Vec<IpNet>,
     /// Interface and address.
     links: BTreeMap<NodeName, (String, IpAddr)>,
     groups: BTreeSet<NodeName>,
@@ -49,7 +49,7 @@ pub(super) fn nodes_in_kernel(
 pub(super) fn has_bridges() -> Result<bool, Problem> {
     let mut found = BTreeMap::new();
     links(&mut found).or_problem("netlink", "the host's links cannot be listed")?;
-    Ok(found.values().any(|traces: &Traces| traces.network.is_some()))
+    Ok(found.values().any(|traces: &Traces| !traces.networks.is_empty()))
 }
 
 fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<ObservedCluster, Problem> {
@@ -75,13 +75,12 @@ fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<Observe
             (Some(_), None) => ObservedState::Stopped,
             (None, _) => ObservedState::Broken,
         };
-        let address = record.as_ref().map(|record| record.address);
+        let address = record.as_ref().map(|record| record.addresses.primary);
         let observed = ObservedNode {
             state,
             address: address.or(link.map(|(_, address)| *address)),
             pid: process.map(|process| process.pid),
-            config: record.as_ref().map(|record| record.config.clone()),
-            image: record.map(|record| record.image),
+            record: record.map(|record| record.made),
         };
         nodes.insert(node.clone(), observed);
     }
@@ -90,7 +89,7 @@ fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<Observe
         let folder = state.cluster(&name).0;
         remains.extend(folder.exists().then(|| format!("folder {folder}")));
     }
-    Ok(ObservedCluster { name, network: traces.network, nodes, remains })
+    Ok(ObservedCluster { name, networks: traces.networks, nodes, remains })
 }
 
 /// What the kernel has of each cluster.
@@ -120,9 +119,9 @@ fn links(found: &mut BTreeMap<ClusterName, Traces>) -> bivouac_sys::Result<()> {
             Some(Owner::Cluster(cluster)) => {
                 let traces = found.entry(cluster).or_default();
                 let own = addresses.iter().filter(|address| address.link == link.index);
-                let own =
-                    own.map(|address| address.address).filter(|address| !is_link_local(address));
-                traces.network = own.min().map(|address| address.trunc());
+                let own = own.map(|address| address.address);
+                let own = own.filter(|address| !ipv6::is_link_local(address));
+                traces.networks = own.map(|address| address.trunc()).collect();
                 traces.shared.push(format!("interface {}", link.name));
             }
             Some(Owner::Node(cluster, node, address)) => {
@@ -132,11 +131,6 @@ fn links(found: &mut BTreeMap<ClusterName, Traces>) -> bivouac_sys::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The kernel gives every interface such an IPv6 address.
-fn is_link_local(address: &IpNet) -> bool {
-    matches!(address.addr(), IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 fn groups(

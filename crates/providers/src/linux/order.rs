@@ -22,6 +22,8 @@ pub(super) const VERB: &str = "__linux";
 pub(super) enum Order {
     /// Start a node, unless it runs.
     Boot(Box<Boot>),
+    /// Change a node that runs.
+    Update(Box<Update>),
     /// Run a command in a node.
     Exec(Exec),
     /// Write a file in a node: its content follows on standard input, in pieces with their length before them.
@@ -50,6 +52,17 @@ pub(super) struct Boot {
     /// The folders of the control group of its earlier life.
     pub(super) leftover: Vec<PathBuf>,
     pub(super) resolv_conf: String,
+}
+
+/// What a node that runs is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Update {
+    pub(super) node: Target,
+    pub(super) addresses: Addresses,
+    /// Its limits, where they change.
+    pub(super) resources: Option<Resources>,
+    /// Whether there is another config in its folder.
+    pub(super) config: bool,
 }
 
 /// A command to run.
@@ -112,6 +125,8 @@ pub(super) type Report = Result<Answer, Problem>;
 pub(super) enum Answer {
     /// The node's first process runs.
     Running,
+    /// The node is changed.
+    Updated,
     /// The command was started, or the file was opened.
     Started,
     /// The file is written.

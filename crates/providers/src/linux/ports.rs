@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use bivouac_provider::{NetworkRequest, PublishedPort};
+use bivouac_provider::NetworkRequest;
 use bivouac_spec::cluster::Protocol;
-use bivouac_spec::{Class, ClusterName, Problem};
+use bivouac_spec::{Class, ClusterName, Problem, PublishedPort};
 use bivouac_sys::nft;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::problem::{OrProblem as _, failed, join};
 use super::{names, sockets};
@@ -22,7 +23,7 @@ const COMMENT: &str = "port ";
 /// A port of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HostPort {
-    pub(super) address: SocketAddrV4,
+    pub(super) address: SocketAddr,
     pub(super) protocol: Protocol,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct HostPort {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Forward {
     pub(super) from: HostPort,
-    pub(super) to: SocketAddrV4,
+    pub(super) to: SocketAddr,
 }
 
 impl HostPort {
@@ -39,29 +40,47 @@ impl HostPort {
         format!("{COMMENT}{self}")
     }
 
-    pub(super) const fn is_loopback(&self) -> bool {
+    pub(super) fn is_loopback(&self) -> bool {
         self.address.ip().is_loopback()
     }
 
-    /// Whether it is reached on the host's loopback interface.
-    pub(super) const fn has_loopback(&self) -> bool {
-        self.is_loopback() || self.address.ip().is_unspecified()
+    /// Whether the kernel must route loopback addresses for it, as it does of IPv4.
+    pub(super) fn has_loopback(&self) -> bool {
+        self.address.is_ipv4() && (self.is_loopback() || self.address.ip().is_unspecified())
     }
 
     /// Whether one socket could not have both.
     fn overlaps(&self, other: &Self) -> bool {
         let (one, two) = (self.address.ip(), other.address.ip());
         self.protocol == other.protocol
+            && one.is_ipv4() == two.is_ipv4()
             && self.address.port() == other.address.port()
             && (one == two || one.is_unspecified() || two.is_unspecified())
     }
 
-    /// Takes it for a moment.
+    /// Takes it for a moment. With IPv6, only that: who has the port at the IPv4 addresses is not in the way.
     fn bind(&self) -> io::Result<()> {
-        match self.protocol {
-            Protocol::Tcp => TcpListener::bind(self.address).map(drop),
-            Protocol::Udp => UdpSocket::bind(self.address).map(drop),
+        let (family, ip) = match self.address {
+            SocketAddr::V4(_) => (AddressFamily::INET, true),
+            SocketAddr::V6(_) => (AddressFamily::INET6, false),
+        };
+        let kind = match self.protocol {
+            Protocol::Tcp => SocketType::STREAM,
+            Protocol::Udp => SocketType::DGRAM,
+        };
+        let socket = net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+        if !ip {
+            sockopt::set_ipv6_v6only(&socket, true)?;
         }
+        if self.protocol == Protocol::Tcp {
+            // Connections that have just ended keep nobody from listening.
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+        }
+        net::bind(&socket, &self.address)?;
+        if self.protocol == Protocol::Tcp {
+            net::listen(&socket, 1)?;
+        }
+        Ok(())
     }
 }
 
@@ -86,13 +105,23 @@ impl FromStr for HostPort {
 pub(super) fn forwards(request: &NetworkRequest) -> Result<Vec<Forward>, Problem> {
     let chosen = |port: &PublishedPort| {
         let host_port = port.host_port?;
-        Some(forward(request, port, port.host_ip.unwrap_or(Ipv4Addr::LOCALHOST.into()), host_port))
+        Some(forward(request, port, port.host_ip.unwrap_or_else(|| usual(request)), host_port))
     };
     let mut problems = Vec::new();
     let forwards = request.ports.iter().filter_map(chosen);
     let forwards = forwards.filter_map(|one| one.map_err(|problem| problems.push(problem)).ok());
     let forwards = forwards.collect();
     join(problems).map(|()| forwards)
+}
+
+/// An address at which a port is reached from here: of an IPv6 cluster, the one that the host has on its network.
+fn usual(request: &NetworkRequest) -> IpAddr {
+    let mut gateways = request.addresses.node_networks.iter().map(|own| own.gateway);
+    if gateways.any(|gateway| gateway.is_ipv4()) {
+        IpAddr::from([127, 0, 0, 1])
+    } else {
+        request.addresses.primary().gateway
+    }
 }
 
 fn forward(
@@ -107,21 +136,23 @@ fn forward(
             format!("node {node} of cluster {cluster} has no address to publish a port of");
         return Err(failed("no_address", message));
     };
-    match (host_ip, own.address) {
-        (IpAddr::V4(host), IpAddr::V4(node)) => {
-            let address = SocketAddrV4::new(host, host_port);
-            let from = HostPort { address, protocol: port.protocol };
-            Ok(Forward { from, to: SocketAddrV4::new(node, port.port) })
-        }
-        _ => {
-            let message = format!(
-                "cluster {cluster} cannot publish port {} of node {node} at {host_ip}: ports are forwarded over IPv4 only",
-                port.port
-            );
-            Err(Problem::usage("provider.linux.ipv6_port", message)
-                .help("write an IPv4 address as `hostIP` in the cluster file"))
-        }
+    let cannot =
+        format!("cluster {cluster} cannot publish port {} of node {node} at {host_ip}", port.port);
+    let Some(to) = own.addresses.iter().find(|own| own.is_ipv6() == host_ip.is_ipv6()) else {
+        let (lacks, has) = if host_ip.is_ipv6() { ("IPv6", "IPv4") } else { ("IPv4", "IPv6") };
+        let message = format!("{cannot}: its nodes have no {lacks} address");
+        return Err(Problem::usage("provider.linux.port_family", message).help(format!(
+            "write an {has} address as `hostIP` in the cluster file, or add {lacks} to `spec.network.ipFamilies` of a new cluster"
+        )));
+    };
+    if host_ip.is_ipv6() && host_ip.is_loopback() {
+        let message = format!("{cannot}: from there the kernel forwards nothing to nodes");
+        return Err(Problem::usage("provider.linux.loopback_port", message).help(
+            "write 127.0.0.1, another address of the host, or `::` for all of its IPv6 addresses as `hostIP` in the cluster file",
+        ));
     }
+    let from = HostPort { address: SocketAddr::new(host_ip, host_port), protocol: port.protocol };
+    Ok(Forward { from, to: SocketAddr::new(*to, port.port) })
 }
 
 /// Refuses ports that somebody else has, and addresses that the host has not.
@@ -167,7 +198,7 @@ fn check_socket(cluster: &ClusterName, port: HostPort) -> Result<(), Problem> {
                 address.ip()
             );
             Err(Problem::new(Class::Unfit, "provider.linux.no_host_address", message).help(
-                "write an address of the host as `hostIP` in the cluster file, or 0.0.0.0 for all of them",
+                "write an address of the host as `hostIP` in the cluster file, or 0.0.0.0 (`::` of IPv6) for all of them",
             ))
         }
         other => other

@@ -1,10 +1,11 @@
-//! What a node was made from, and its first process. Both are looked at, never trusted: a process counts only while its start
+//! What a node was made from, or made to be since, and its first process. Both are looked at, never trusted: a process counts only while its start
 //! time and the boot agree, and whatever is missing here is found in the kernel.
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use bivouac_spec::network::Families;
 use bivouac_spec::{ClusterName, NodeName, Problem};
 use bivouac_sys::process::ProcessId;
 use camino::Utf8Path;
@@ -23,14 +24,12 @@ pub(super) struct NodeRecord {
     pub(super) format: u32,
     /// Random, made once: the node's machine id.
     pub(super) machine_id: String,
-    /// Its address.
-    pub(super) address: IpAddr,
+    /// Its addresses.
+    pub(super) addresses: Families<IpAddr>,
     /// The networks of its pods.
     pub(super) pod_networks: Vec<IpNet>,
-    /// The digest of its config.
-    pub(super) config: String,
-    /// The key of its image.
-    pub(super) image: String,
+    /// What plans compare.
+    pub(super) made: bivouac_spec::NodeRecord,
     /// The digest of its image.
     pub(super) image_digest: String,
     /// The folders of its control group: where it is depends on who started the node. None yet: not known.
@@ -139,10 +138,15 @@ mod tests {
         let record = NodeRecord {
             format: NodeRecord::FORMAT,
             machine_id: new_machine_id().unwrap(),
-            address: "10.89.0.2".parse().unwrap(),
+            addresses: Families::single("10.89.0.2".parse().unwrap()),
             pod_networks: vec!["10.244.0.0/24".parse().unwrap()],
-            config: "sha256:1".into(),
-            image: "key".into(),
+            made: bivouac_spec::NodeRecord {
+                config: "sha256:1".into(),
+                image: "key".into(),
+                resources: bivouac_spec::cluster::Resources::default(),
+                ports: Vec::new(),
+                neighbours: "sha256:3".into(),
+            },
             image_digest: "sha256:2".into(),
             groups: vec!["/sys/fs/cgroup/bivouac/a/b".into()],
         };

@@ -122,18 +122,20 @@ fn remove_link(
     let name = names::host_link(cluster, node);
     let link = route.link(&name).or_problem("link", &message)?;
     let owner = link.and_then(|link| Owner::parse(&link.alias?));
-    let address = match owner {
-        Some(Owner::Node(_, _, address)) => Some(address),
-        // A node of another version is removed, too.
-        _ => NodeRecord::read(folder).ok().flatten().map(|record| record.address),
-    };
+    let mut addresses = BTreeSet::new();
+    if let Some(Owner::Node(_, _, address)) = owner {
+        addresses.insert(address);
+    }
+    // A node of another version is removed, too, and one whose folder is gone: it has its link, and the rest goes with the bridge.
+    if let Some(record) = NodeRecord::read(folder).ok().flatten() {
+        addresses.extend(record.addresses.iter().copied());
+    }
     let bridge = names::bridge(cluster);
     let routes = route.routes().or_problem("link", &message)?;
-    let through = |gateway| gateway == address && address.is_some();
     let own = routes.into_iter().filter(|one| {
         one.protocol == names::ROUTE_PROTOCOL
             && one.interface.as_deref() == Some(&bridge)
-            && through(one.gateway)
+            && one.gateway.is_some_and(|gateway| addresses.contains(&gateway))
     });
     let removed =
         own.map(|one| route.destroy_route(&one)).collect::<bivouac_sys::Result<Vec<()>>>();

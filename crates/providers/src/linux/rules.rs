@@ -7,7 +7,6 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use bivouac_spec::{Addresses, ClusterName};
-use ipnet::IpNet;
 
 use super::names;
 use super::ports::Forward;
@@ -27,7 +26,11 @@ pub(super) fn render(
     render_leaving(&mut text, addresses, &bridge, !forwards.is_empty());
     render_guard(&mut text, &bridge);
     let mut arriving = String::new();
-    if let (Some(server), IpAddr::V4(gateway)) = (resolver, addresses.gateway) {
+    let gateway = addresses.node_networks.iter().find_map(|own| match own.gateway {
+        IpAddr::V4(gateway) => Some(gateway),
+        IpAddr::V6(_) => None,
+    });
+    if let (Some(server), Some(gateway)) = (resolver, gateway) {
         render_resolver(&mut arriving, &bridge, gateway, server);
     }
     forwards.iter().for_each(|one| render_arriving(&mut arriving, one));
@@ -56,10 +59,10 @@ fn render_leaving(text: &mut String, addresses: &Addresses, bridge: &str, publis
     text.push_str(
         "\tchain egress {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n",
     );
-    let networks = std::iter::once(&addresses.node_network).chain(&addresses.pod_networks);
+    let networks =
+        addresses.node_networks.iter().map(|own| &own.network).chain(&addresses.pod_networks);
     for network in networks {
-        let family = if matches!(network, IpNet::V4(_)) { "ip" } else { "ip6" };
-        let source = format!("{family} saddr {}", network.trunc());
+        let source = format!("{} saddr {}", family(network.addr()), network.trunc());
         let _ = writeln!(text, "\t\t{source} oifname != \"{bridge}\" masquerade");
         if publishes {
             let _ = writeln!(text, "\t\t{source} oifname \"{bridge}\" ct status dnat masquerade");
@@ -79,7 +82,9 @@ fn render_guard(text: &mut String, bridge: &str) {
         text,
         "\tchain guard {{\n\t\ttype filter hook prerouting priority raw; policy accept;\n\
          \t\tiifname \"{bridge}\" ip daddr 127.0.0.0/8 drop\n\
-         \t\tiifname \"{bridge}\" ip saddr 127.0.0.0/8 drop\n\t}}\n"
+         \t\tiifname \"{bridge}\" ip saddr 127.0.0.0/8 drop\n\
+         \t\tiifname \"{bridge}\" ip6 daddr ::1 drop\n\
+         \t\tiifname \"{bridge}\" ip6 saddr ::1 drop\n\t}}\n"
     );
 }
 
@@ -96,29 +101,42 @@ fn render_resolver(text: &mut String, bridge: &str, gateway: Ipv4Addr, server: I
 /// What comes to a published port from elsewhere. Nothing for loopback addresses: here the kernel has not yet dropped
 /// packets of strangers that claim to go there.
 fn render_arriving(text: &mut String, one: &Forward) {
-    let ip = one.from.address.ip();
+    let (family, ip) = (family(one.from.address.ip()), one.from.address.ip());
     if ip.is_unspecified() {
-        render_forward(text, "ip daddr != 127.0.0.0/8 fib daddr type local", one);
+        let loopback = if ip.is_ipv4() { "127.0.0.0/8" } else { "::1" };
+        render_forward(text, &format!("{family} daddr != {loopback} fib daddr type local"), one);
     } else if !one.from.is_loopback() {
-        render_forward(text, &format!("ip daddr {ip}"), one);
+        render_forward(text, &format!("{family} daddr {ip}"), one);
     }
 }
 
-/// What the host itself sends to a published port.
+/// What the host itself sends to a published port. From `::1` nothing leaves an IPv6 host, whatever its destination becomes.
 fn render_own(text: &mut String, one: &Forward) {
     let ip = one.from.address.ip();
-    if ip.is_unspecified() {
-        render_forward(text, "meta nfproto ipv4 fib daddr type local", one);
-    } else {
-        render_forward(text, &format!("ip daddr {ip}"), one);
+    match ip {
+        IpAddr::V4(_) if ip.is_unspecified() => {
+            render_forward(text, "meta nfproto ipv4 fib daddr type local", one);
+        }
+        IpAddr::V6(_) if ip.is_unspecified() => {
+            render_forward(text, "ip6 daddr != ::1 fib daddr type local", one);
+        }
+        _ => render_forward(text, &format!("{} daddr {ip}", family(ip)), one),
+    }
+}
+
+const fn family(ip: IpAddr) -> &'static str {
+    match ip {
+        IpAddr::V4(_) => "ip",
+        IpAddr::V6(_) => "ip6",
     }
 }
 
 fn render_forward(text: &mut String, to_host: &str, Forward { from, to }: &Forward) {
     let (protocol, port, comment) = (from.protocol.name(), from.address.port(), from.comment());
+    let family = family(to.ip());
     let _ = writeln!(
         text,
-        "\t\t{to_host} {protocol} dport {port} dnat ip to {to} comment \"{comment}\""
+        "\t\t{to_host} {protocol} dport {port} dnat {family} to {to} comment \"{comment}\""
     );
 }
 
@@ -129,11 +147,15 @@ mod tests {
     #[test]
     fn leaving_and_asking() {
         let cluster = "demo".parse().unwrap();
-        let mut addresses = crate::samples::addresses(1);
-        addresses.pod_networks.push("fd00:244::/56".parse().unwrap());
+        let addresses = crate::samples::dual_stack(1);
         let rules = render(&cluster, &addresses, Some(Ipv4Addr::new(127, 0, 0, 11)), &[]);
         insta::assert_snapshot!(rules);
         assert!(!render(&cluster, &addresses, None, &[]).contains("arriving"));
+        // There is no way from an IPv6 address to an IPv4 one.
+        let addresses = crate::samples::ipv6(1);
+        let server = Some(Ipv4Addr::new(127, 0, 0, 11));
+        let rules = render(&cluster, &addresses, server, &[]);
+        assert!(!rules.contains("arriving") && !rules.contains("ip saddr 10."), "{rules}");
     }
 
     #[test]
@@ -144,8 +166,10 @@ mod tests {
             forward("127.0.0.1:36443/tcp", "10.89.7.2:6443"),
             forward("0.0.0.0:53/udp", "10.89.7.3:30053"),
             forward("192.168.1.2:80/tcp", "10.89.7.3:30080"),
+            forward("[::]:53/udp", "[fd00:89::3]:30053"),
+            forward("[2001:db8::2]:80/tcp", "[fd00:89::3]:30080"),
         ];
-        let addresses = crate::samples::addresses(2);
+        let addresses = crate::samples::dual_stack(2);
         let rules = render(&"demo".parse().unwrap(), &addresses, None, &forwards);
         insta::assert_snapshot!(rules);
     }

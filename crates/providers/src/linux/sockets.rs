@@ -1,6 +1,6 @@
 //! Who has a port of the host.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bivouac_spec::cluster::Protocol;
 use procfs::ProcResult;
@@ -34,11 +34,38 @@ fn inode(port: HostPort) -> ProcResult<Option<u64>> {
             all.map(|one| (one.local_address, one.inode)).collect()
         }
     };
-    let wanted = IpAddr::V4(*port.address.ip());
-    let keeps = |address: &SocketAddr| {
-        let ip = address.ip().to_canonical();
-        address.port() == port.address.port()
-            && (ip == wanted || ip.is_unspecified() || wanted.is_unspecified())
-    };
-    Ok(sockets.into_iter().find(|(address, _)| keeps(address)).map(|(_, inode)| inode))
+    let found = sockets.into_iter().find(|(address, _)| keeps(*address, port.address));
+    Ok(found.map(|(_, inode)| inode))
+}
+
+/// Whether a socket at one address keeps others from the wanted one. One at all IPv6 addresses may have all IPv4 ones, too.
+fn keeps(address: SocketAddr, wanted: SocketAddr) -> bool {
+    let (ip, wanted_ip) = (address.ip().to_canonical(), wanted.ip());
+    let same_family = ip.is_ipv4() == wanted_ip.is_ipv4();
+    address.port() == wanted.port()
+        && (ip == wanted_ip
+            || (ip.is_unspecified() && (same_family || ip.is_ipv6()))
+            || (wanted_ip.is_unspecified() && same_family))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_keeps_its_own_family_and_one_at_all_addresses_may_keep_both() {
+        for (address, wanted, is_kept) in [
+            ("127.0.0.1:80", "127.0.0.1:80", true),
+            ("[::ffff:127.0.0.1]:80", "127.0.0.1:80", true),
+            ("127.0.0.1:81", "127.0.0.1:80", false),
+            ("[::]:80", "127.0.0.1:80", true),
+            ("[::]:80", "[fd00::1]:80", true),
+            ("0.0.0.0:80", "[fd00::1]:80", false),
+            ("127.0.0.1:80", "[::]:80", false),
+            ("[fd00::1]:80", "[::]:80", true),
+        ] {
+            let kept = keeps(address.parse().unwrap(), wanted.parse().unwrap());
+            assert_eq!(kept, is_kept, "{address} {wanted}");
+        }
+    }
 }

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use bivouac_agent::remote::{self, ExecRequest, LogRequest};
-use bivouac_spec::node::paths;
+use bivouac_spec::NodeConfig;
+use bivouac_spec::node::{FileKind, paths};
 
-/// Runs `bivouac agent exec|put|get|logs`.
+/// Runs `bivouac agent exec|put|get|logs`, and an `apply` that is about files only.
 pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
     let arguments: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
     let [program, "agent", verb, rest @ ..] = &arguments[..] else { return None };
@@ -20,9 +21,28 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         }
         ("get", [path]) => Some(remote::get((*path).into())),
         ("logs", options) => Some(logs(options)),
+        ("apply", []) => Some(apply()),
         _ => None,
     }
 }
+
+fn apply() -> ExitCode {
+    let config: NodeConfig =
+        serde_json::from_slice(&std::fs::read(paths::CONFIG).unwrap()).unwrap();
+    if config.modules.iter().any(|module| module == REFUSED) {
+        eprintln!("it is refused");
+        return ExitCode::FAILURE;
+    }
+    for file in config.files {
+        if let FileKind::Regular(content) = file.kind {
+            std::fs::write(file.path, content.0).unwrap();
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A module that keeps a config from being applied.
+pub(crate) const REFUSED: &str = "refused";
 
 fn exec(options: &[&str]) -> ExitCode {
     let mut request = ExecRequest::default();

@@ -7,22 +7,29 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bivouac_provider::conformance::{self, Outcome};
-use bivouac_provider::{LogRequest, Node, Progress, Provider, PublishedPort, Stdio};
+use bivouac_provider::{LogRequest, Node, Progress, Provider, Stdio};
 use bivouac_spec::cluster::Protocol;
 use bivouac_spec::facts::ObservedState;
 use bivouac_spec::node::{Ground as GroundDocument, paths};
 use bivouac_spec::quantity::Bytes;
-use bivouac_spec::{Class, ObservedNode};
+use bivouac_spec::{Class, ObservedNode, PublishedPort};
 use camino::Utf8Path;
 use tokio::io::AsyncReadExt as _;
 
 use crate::ground::{Ground, provider};
+use crate::{changes, families};
 
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 11] = [
+pub(crate) const ALL: [(&str, Case); 17] = [
     ("conforms", || Box::pin(conforms())),
+    (COMPOSE, || Box::pin(compose_conforms())),
+    ("a_node_is_remade_around_its_data", || Box::pin(changes::remade())),
+    ("a_change_that_fails_is_made_again", || Box::pin(changes::refused())),
+    ("limits_come_and_go", || Box::pin(changes::limited())),
+    ("nodes_of_two_ip_families_reach_each_other", || Box::pin(families::both())),
+    ("nodes_of_ipv6_alone_reach_each_other", || Box::pin(families::ipv6_alone())),
     ("nothing_is_left", || Box::pin(nothing_is_left())),
     ("an_engine_that_is_not_there_is_told", || Box::pin(no_engine())),
     ("things_of_others_are_left_alone", || Box::pin(name_taken())),
@@ -38,10 +45,13 @@ pub(crate) const ALL: [(&str, Case); 11] = [
 /// Runs over an engine of the tests' own only: somebody else's is not stopped.
 pub(crate) const RESTART: &str = "nodes_come_back_with_the_engine";
 
+/// Needs the `docker compose` command.
+pub(crate) const COMPOSE: &str = "compose_conforms";
+
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Removes the cluster when the test panics, too.
-struct Cleanup<'a>(&'a Ground);
+pub(crate) struct Cleanup<'a>(pub(crate) &'a Ground);
 
 impl Drop for Cleanup<'_> {
     fn drop(&mut self) {
@@ -64,18 +74,18 @@ async fn prepare(ground: &Ground) {
     ground.provider.ensure_network(&ground.network()).await.unwrap();
 }
 
-async fn start(ground: &Ground, index: u8) -> std::sync::Arc<dyn Node> {
+pub(crate) async fn start(ground: &Ground, index: u8) -> std::sync::Arc<dyn Node> {
     prepare(ground).await;
     ground.provider.ensure_node(&ground.request(index)).await.unwrap()
 }
 
-async fn text(mut reader: bivouac_provider::Reader) -> String {
+pub(crate) async fn text(mut reader: bivouac_provider::Reader) -> String {
     let mut text = String::new();
     reader.read_to_string(&mut text).await.unwrap();
     text
 }
 
-async fn observed(ground: &Ground, index: u8) -> Option<ObservedNode> {
+pub(crate) async fn observed(ground: &Ground, index: u8) -> Option<ObservedNode> {
     let clusters = ground.provider.observe().await.unwrap();
     let cluster = clusters.into_iter().find(|cluster| cluster.name == ground.cluster)?;
     cluster.nodes.get(&ground.node(index)).cloned()
@@ -84,10 +94,20 @@ async fn observed(ground: &Ground, index: u8) -> Option<ObservedNode> {
 async fn conforms() {
     let ground = Ground::new(1);
     let _cleanup = Cleanup(&ground);
-    ground.provider.ensure_image(&ground.image(), &|_| ()).await.unwrap();
+    conform(&ground, &ground.provider).await;
+}
+
+async fn compose_conforms() {
+    let ground = Ground::new(3);
+    conform(&ground, &ground.compose()).await;
+    assert_eq!(ground.traces().len(), 0, "{:?}", ground.traces());
+}
+
+async fn conform(ground: &Ground, provider: &dyn Provider) {
+    provider.ensure_image(&ground.image(), &|_| ()).await.unwrap();
     let nodes = vec![ground.request(0), ground.request(1)];
     let suite = conformance::Ground { network: ground.network(), nodes };
-    let report = conformance::run(&ground.provider, &suite).await;
+    let report = conformance::run(provider, &suite).await;
     assert_eq!(report.failures().collect::<Vec<_>>(), []);
     assert_eq!(report.count(|outcome| *outcome == Outcome::Passed), conformance::ALL.len());
 }
@@ -102,7 +122,7 @@ async fn nothing_is_left() {
     let survey = ground.provider.survey().await.unwrap();
     assert_eq!(survey.unmet(), []);
     let own = format!("cluster {}", ground.cluster);
-    assert_eq!(survey.facts.occupied[&ground.addresses().node_network], own);
+    assert_eq!(survey.facts.occupied[&ground.addresses().primary().network], own);
     let document = ground.provider.open_node(&ground.cluster, &ground.node(0)).await.unwrap();
     let document = text(document.get(Utf8Path::new(paths::GROUND)).await.unwrap()).await;
     let document: GroundDocument = serde_json::from_str(&document).unwrap();
@@ -147,7 +167,7 @@ async fn name_taken() {
     let _ = ground.engine.docker(["rm", &name]).success();
 }
 
-fn port(ground: &Ground, host_port: Option<u16>) -> PublishedPort {
+pub(crate) fn port(ground: &Ground, host_port: Option<u16>) -> PublishedPort {
     let node = ground.node(0);
     PublishedPort { node, port: 8080, protocol: Protocol::Tcp, host_ip: None, host_port }
 }

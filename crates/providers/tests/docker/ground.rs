@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use bivouac_e2e::Engine;
 use bivouac_provider::{ImagePaths, ImageRequest, LayerPath, NetworkRequest, NodeRequest};
+use bivouac_providers::docker::compose::{self, ComposeProvider, ComposeRequest};
 use bivouac_providers::docker::{DockerProvider, DockerRequest, EngineEnvironment, open};
 use bivouac_spec::cluster::Resources;
-use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::network::{Families, NodeAddresses, NodeNetwork};
 use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::node::paths;
 use bivouac_spec::quantity::{Bytes, Cpus};
@@ -16,6 +19,15 @@ use camino::{Utf8Path, Utf8PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::tool;
+
+/// Where the `docker compose` command is. When absent, the user has it, or there is none.
+const COMPOSE: &str = "BIVOUAC_E2E_COMPOSE";
+
+/// Whether there is a `docker compose` command.
+pub(crate) fn has_compose() -> bool {
+    let own = || Command::new("docker").args(["compose", "version"]).output();
+    std::env::var_os(COMPOSE).is_some() || own().is_ok_and(|output| output.status.success())
+}
 
 /// One test's cluster.
 pub(crate) struct Ground {
@@ -53,15 +65,48 @@ impl Ground {
         let node = |index: u8| {
             let address = format!("10.202.{}.{}", self.octet, index + 2).parse().unwrap();
             let pods = format!("10.{}.{index}.0/24", 160 + self.octet % 40).parse().unwrap();
-            (self.node(index), NodeAddresses { address, pod_networks: vec![pods] })
+            let addresses = Families::single(address);
+            (self.node(index), NodeAddresses { addresses, pod_networks: vec![pods] })
         };
         Addresses {
-            node_network: format!("10.202.{}.0/24", self.octet).parse().unwrap(),
-            gateway: format!("10.202.{}.1", self.octet).parse().unwrap(),
+            node_networks: Families::single(NodeNetwork {
+                network: format!("10.202.{}.0/24", self.octet).parse().unwrap(),
+                gateway: format!("10.202.{}.1", self.octet).parse().unwrap(),
+            }),
             pod_networks: vec![format!("10.{}.0.0/16", 160 + self.octet % 40).parse().unwrap()],
             service_networks: vec!["10.96.0.0/16".parse().unwrap()],
             nodes: (0..2).map(node).collect(),
         }
+    }
+
+    /// Addresses of IPv6 only.
+    pub(crate) fn ipv6(&self) -> Addresses {
+        let octet = self.octet;
+        let mut addresses = self.addresses();
+        addresses.node_networks = Families::single(NodeNetwork {
+            network: format!("fd00:202:{octet}::/64").parse().unwrap(),
+            gateway: format!("fd00:202:{octet}::1").parse().unwrap(),
+        });
+        addresses.pod_networks = vec![format!("fd00:160:{octet}::/48").parse().unwrap()];
+        for (index, node) in (0..).zip(addresses.nodes.values_mut()) {
+            let address = format!("fd00:202:{octet}::{}", index + 2).parse().unwrap();
+            node.addresses = Families::single(address);
+            node.pod_networks = vec![format!("fd00:160:{octet}:{index}::/64").parse().unwrap()];
+        }
+        addresses
+    }
+
+    /// Addresses of both families, IPv4 first.
+    pub(crate) fn dual_stack(&self) -> Addresses {
+        let (mut both, ipv6) = (self.addresses(), self.ipv6());
+        both.node_networks.secondary = Some(ipv6.node_networks.primary);
+        both.pod_networks.extend(ipv6.pod_networks);
+        for (name, node) in &mut both.nodes {
+            let other = &ipv6.nodes[name];
+            node.addresses.secondary = Some(other.primary());
+            node.pod_networks.extend(other.pod_networks.clone());
+        }
+        both
     }
 
     pub(crate) fn network(&self) -> NetworkRequest {
@@ -72,6 +117,18 @@ impl Ground {
     pub(crate) fn image(&self) -> ImageRequest {
         let agent = Utf8PathBuf::from_path_buf(std::env::current_exe().unwrap()).unwrap();
         ImageRequest { image: self.image.clone(), agent }
+    }
+
+    /// The provider that makes containers by `docker compose`, over the same engine.
+    pub(crate) fn compose(&self) -> ComposeProvider {
+        let mut docker = asked("compose", self.engine.host());
+        if let Some(program) = std::env::var_os(COMPOSE) {
+            let settings = self.base.join("docker");
+            std::fs::create_dir_all(settings.join("cli-plugins")).unwrap();
+            symlink(program, settings.join("cli-plugins/docker-compose")).unwrap();
+            docker.environment.config = Some(settings);
+        }
+        compose::open(ComposeRequest { docker, projects: self.base.join("projects") })
     }
 
     /// The same image with another agent.
@@ -129,9 +186,13 @@ impl Ground {
 
 /// The provider over an engine.
 pub(crate) fn provider(host: &str) -> DockerProvider {
+    open(asked("docker", host))
+}
+
+fn asked(name: &'static str, host: &str) -> DockerRequest {
     let environment =
         EngineEnvironment { host: Some(host.to_owned()), ..EngineEnvironment::default() };
-    open(DockerRequest { name: "docker", context: None, environment })
+    DockerRequest { name, context: None, environment }
 }
 
 /// Folders as Debian has them, and this test as every program: one layer, as the store keeps it.

@@ -6,6 +6,8 @@
 
 mod agent;
 mod cases;
+mod changes;
+mod families;
 mod ground;
 #[path = "../linux/tool.rs"]
 mod tool;
@@ -29,7 +31,12 @@ fn main() -> ExitCode {
             runtime.block_on(case());
             Ok(())
         });
-        trial.with_ignored_flag(foreign && *name == cases::RESTART)
+        let ignored = match *name {
+            cases::RESTART => foreign,
+            cases::COMPOSE => !options.list && !ground::has_compose(),
+            _ => false,
+        };
+        trial.with_ignored_flag(ignored)
     });
     // One after another: the engine is stopped and its images are removed under way.
     options.test_threads = Some(1);

@@ -13,12 +13,12 @@ use camino::Utf8Path;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::ground::{Ground, machine, traces};
-use crate::{passage, ports};
+use crate::{changes, families, passage, ports};
 
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 14] = [
+pub(crate) const ALL: [(&str, Case); 21] = [
     ("conforms", || Box::pin(conforms())),
     ("a_node_sees_what_it_must_see", || Box::pin(sights())),
     ("nodes_and_pods_are_reached", || Box::pin(reach())),
@@ -33,6 +33,13 @@ pub(crate) const ALL: [(&str, Case); 14] = [
     ("taken_ports_are_refused", || Box::pin(ports::refused())),
     ("chains_that_drop_are_opened", || Box::pin(passage::opened())),
     ("rules_left_behind_are_found", || Box::pin(passage::left_behind())),
+    ("two_families_are_reached", || Box::pin(families::dual())),
+    ("ipv6_alone_is_reached", || Box::pin(families::six())),
+    ("a_node_that_runs_is_changed", || Box::pin(changes::in_place())),
+    ("limits_that_cannot_be_are_refused", || Box::pin(changes::refused())),
+    ("a_node_is_made_anew_around_its_data", || Box::pin(changes::anew())),
+    ("after_a_reboot_all_comes_back", || Box::pin(changes::rebooted())),
+    ("a_node_sees_its_limits", || Box::pin(changes::seen())),
 ];
 
 /// Removes the cluster when the test panics, too.
@@ -52,7 +59,7 @@ impl Drop for Cleanup<'_> {
     }
 }
 
-async fn start(ground: &Ground, index: u8) -> std::sync::Arc<dyn Node> {
+pub(crate) async fn start(ground: &Ground, index: u8) -> std::sync::Arc<dyn Node> {
     ground.provider.ensure_network(&ground.network()).await.unwrap();
     ground.provider.ensure_node(&ground.request(index)).await.unwrap()
 }
@@ -70,15 +77,20 @@ pub(crate) async fn output(node: &dyn Node, command: &[&str]) -> String {
     out
 }
 
-async fn text(node: &dyn Node, path: &str) -> String {
+pub(crate) async fn text(node: &dyn Node, path: &str) -> String {
     let mut text = String::new();
     node.get(Utf8Path::new(path)).await.unwrap().read_to_string(&mut text).await.unwrap();
     text
 }
 
-async fn observed(ground: &Ground) -> Option<ObservedCluster> {
+pub(crate) async fn observed(ground: &Ground) -> Option<ObservedCluster> {
     let clusters = ground.provider.observe().await.unwrap();
     clusters.into_iter().find(|cluster| cluster.name == ground.cluster)
+}
+
+/// The first process of the first node.
+pub(crate) async fn pid(ground: &Ground) -> u32 {
+    observed(ground).await.unwrap().nodes[&ground.node(0)].pid.unwrap()
 }
 
 async fn conforms() {
@@ -128,7 +140,7 @@ async fn sights() {
     };
     assert_eq!(limit.trim(), (1u64 << 30).to_string());
     // A terminal of its own, and no descriptor of the one who started it.
-    let pid = observed(&ground).await.unwrap().nodes[&ground.node(0)].pid.unwrap();
+    let pid = pid(&ground).await;
     let open: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().collect();
     assert!(open.len() <= 6, "{open:?}");
     for number in 0..3 {
@@ -295,5 +307,5 @@ async fn survey() {
     start(&ground, 0).await;
     let occupied = ground.provider.survey().await.unwrap().facts.occupied;
     let own = format!("cluster {}", ground.cluster);
-    assert_eq!(occupied[&ground.addresses().node_network], own);
+    assert_eq!(occupied[&ground.addresses().primary().network], own);
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use bivouac_provider::{ImagePaths, NetworkRequest, NodeRequest};
 use bivouac_providers::linux::{LinuxProvider, LinuxRequest, open};
 use bivouac_spec::cluster::Resources;
-use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::network::{Families, NodeAddresses, NodeNetwork};
 use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::quantity::{Bytes, Cpus};
 use bivouac_spec::{Addresses, ClusterName, NodeConfig, NodeName};
@@ -14,12 +14,20 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::tool;
 
+/// An IP family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    Four,
+    Six,
+}
+
 /// One test's folder and cluster.
 pub(crate) struct Ground {
     pub(crate) state: Utf8PathBuf,
     pub(crate) cluster: ClusterName,
     pub(crate) provider: LinuxProvider,
     octet: u8,
+    families: &'static [Family],
     image: Utf8PathBuf,
     _dir: tempfile::TempDir,
 }
@@ -27,13 +35,18 @@ pub(crate) struct Ground {
 impl Ground {
     /// A fresh one; `octet` keeps the networks of tests that run at the same time apart.
     pub(crate) fn new(octet: u8) -> Self {
+        Self::of(octet, &[Family::Four])
+    }
+
+    /// One of these families, the preferred one first.
+    pub(crate) fn of(octet: u8, families: &'static [Family]) -> Self {
         let dir = tempfile::Builder::new().prefix("bivouac-test").tempdir().unwrap();
         let base = Utf8Path::from_path(dir.path()).unwrap().to_owned();
         let (state, image) = (base.join("state"), base.join("image"));
         make_image(&image);
         let cluster = format!("test-{}-{octet}", std::process::id()).parse().unwrap();
         let provider = open(LinuxRequest { state: state.clone() });
-        Self { state, cluster, provider, octet, image, _dir: dir }
+        Self { state, cluster, provider, octet, families, image, _dir: dir }
     }
 
     /// Uses the folder of another ground, as all clusters of a machine do.
@@ -47,18 +60,59 @@ impl Ground {
     }
 
     pub(crate) fn addresses(&self) -> Addresses {
-        let node = |index: u8| {
-            let address = format!("10.203.{}.{}", self.octet, index + 2).parse().unwrap();
-            let pods = format!("10.{}.{index}.0/24", 204 + self.octet % 40).parse().unwrap();
-            (self.node(index), NodeAddresses { address, pod_networks: vec![pods] })
+        self.addresses_of(&[0, 1])
+    }
+
+    /// The same with these nodes.
+    pub(crate) fn addresses_of(&self, nodes: &[u8]) -> Addresses {
+        let octet = self.octet;
+        let node = |index: &u8| {
+            let addresses = self.each(
+                || format!("10.203.{octet}.{}", index + 2),
+                || format!("fd00:b1:{octet:x}::{:x}", index + 2),
+            );
+            let pod_networks = self.each(
+                || format!("10.{}.{index}.0/24", 204 + octet % 40),
+                || format!("fd00:b2:{octet:x}:{index:x}::/64"),
+            );
+            (self.node(*index), NodeAddresses { addresses, pod_networks: pod_networks.into() })
         };
+        let networks: Vec<_> = Vec::from(self.each::<ipnet::IpNet>(
+            || format!("10.203.{octet}.0/24"),
+            || format!("fd00:b1:{octet:x}::/64"),
+        ));
+        let gateways = Vec::from(self.each::<std::net::IpAddr>(
+            || format!("10.203.{octet}.1"),
+            || format!("fd00:b1:{octet:x}::1"),
+        ));
+        let networks = networks.into_iter().zip(gateways);
+        let networks: Vec<_> =
+            networks.map(|(network, gateway)| NodeNetwork { network, gateway }).collect();
         Addresses {
-            node_network: format!("10.203.{}.0/24", self.octet).parse().unwrap(),
-            gateway: format!("10.203.{}.1", self.octet).parse().unwrap(),
-            pod_networks: vec![format!("10.{}.0.0/16", 204 + self.octet % 40).parse().unwrap()],
-            service_networks: vec!["10.96.0.0/16".parse().unwrap()],
-            nodes: (0..2).map(node).collect(),
+            node_networks: networks.try_into().unwrap(),
+            pod_networks: Vec::from(self.each(
+                || format!("10.{}.0.0/16", 204 + octet % 40),
+                || format!("fd00:b2:{octet:x}::/56"),
+            )),
+            service_networks: Vec::from(
+                self.each(|| "10.96.0.0/16".into(), || "fd00:b3::/112".into()),
+            ),
+            nodes: nodes.iter().map(node).collect(),
         }
+    }
+
+    /// A value of each family of the cluster.
+    fn each<T: std::str::FromStr<Err: std::fmt::Debug>>(
+        &self,
+        four: impl Fn() -> String,
+        six: impl Fn() -> String,
+    ) -> Families<T> {
+        let text = |family: &Family| match family {
+            Family::Four => four(),
+            Family::Six => six(),
+        };
+        let values: Vec<T> = self.families.iter().map(|one| text(one).parse().unwrap()).collect();
+        values.try_into().unwrap()
     }
 
     pub(crate) fn network(&self) -> NetworkRequest {
@@ -116,6 +170,13 @@ fn make_image(image: &Utf8Path) {
     std::fs::create_dir_all(image.join("shared")).unwrap();
 }
 
+/// What this command says in the network of a process.
+pub(crate) fn in_network(pid: u32, command: &str) -> String {
+    let command = format!("nsenter -t {pid} -n {command}");
+    let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Everything on the machine that could be left behind by the cluster of this name.
 pub(crate) fn traces(ground: &Ground) -> BTreeSet<String> {
     let name = ground.cluster.as_str();
@@ -131,6 +192,11 @@ pub(crate) fn traces(ground: &Ground) -> BTreeSet<String> {
     note("link", &run("ip -details link").replace("\n    ", " "), name);
     note("address", &run("ip address"), &format!("10.203.{}.", ground.octet));
     note("route", &run("ip route"), &format!("10.203.{}.", ground.octet));
+    let (nodes, pods) =
+        (format!("fd00:b1:{:x}:", ground.octet), format!("fd00:b2:{:x}:", ground.octet));
+    note("address", &run("ip -6 address"), &nodes);
+    note("route", &run("ip -6 route show table all"), &nodes);
+    note("route", &run("ip -6 route show table all"), &pods);
     note("table", &run("nft list tables"), name);
     note("rule", &run("nft list ruleset"), &format!("bivouac:{name}\""));
     note("cgroup", &run("find /sys/fs/cgroup -type d"), name);
@@ -145,9 +211,12 @@ pub(crate) fn traces(ground: &Ground) -> BTreeSet<String> {
 /// What must be the same on the machine before and after. Clusters of others, which come and go meanwhile, are left out.
 pub(crate) fn machine() -> String {
     let command = "ip -brief link | cut -d' ' -f1 | grep -v '^bv'; ip route | grep -v ' dev bv'; \
+                   ip -6 route | grep -v ' dev bv'; \
                    nft list tables | grep -v ' bivouac-'; grep -c . /proc/self/mountinfo; \
                    find /sys/fs/cgroup -type d -name 'bivouac-survey*'; ls /tmp | grep bivouac-survey; \
-                   ip -brief link | grep -q '^bv-' || grep . /proc/sys/net/ipv4/conf/*/forwarding";
+                   ip -brief link | grep -q '^bv-' || \
+                   grep . /proc/sys/net/ipv4/conf/*/forwarding /proc/sys/net/ipv6/conf/*/*forwarding \
+                   /proc/sys/net/ipv6/conf/*/accept_ra | grep -v /bv";
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()
 }

@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 mod cases;
+mod changes;
+mod families;
 mod ground;
 mod passage;
 mod ports;

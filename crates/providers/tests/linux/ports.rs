@@ -4,9 +4,8 @@ use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use bivouac_provider::{
-    NetworkRequest, Node, NodeRequest, Process, Provider, PublishedPort, Stdio,
-};
+use bivouac_provider::{NetworkRequest, Node, NodeRequest, Process, Provider, Stdio};
+use bivouac_spec::PublishedPort;
 use bivouac_spec::cluster::Protocol;
 use bivouac_sys::netlink::Route;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -15,11 +14,11 @@ use crate::cases::{Cleanup, exec, output};
 use crate::ground::{Ground, traces};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const EVERY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+pub(crate) const EVERY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A port that is free at this moment on every address and for both protocols.
-fn free() -> u16 {
+pub(crate) fn free() -> u16 {
     loop {
         let port = TcpListener::bind((EVERY, 0)).unwrap().local_addr().unwrap().port();
         if UdpSocket::bind((EVERY, port)).is_ok() {
@@ -28,12 +27,17 @@ fn free() -> u16 {
     }
 }
 
-fn port(ground: &Ground, host_ip: IpAddr, host_port: u16, protocol: Protocol) -> PublishedPort {
+pub(crate) fn port(
+    ground: &Ground,
+    host_ip: IpAddr,
+    host_port: u16,
+    protocol: Protocol,
+) -> PublishedPort {
     let (node, port) = (ground.node(0), 8080);
     PublishedPort { node, port, protocol, host_ip: Some(host_ip), host_port: Some(host_port) }
 }
 
-fn network(ground: &Ground, ports: Vec<PublishedPort>) -> NetworkRequest {
+pub(crate) fn network(ground: &Ground, ports: Vec<PublishedPort>) -> NetworkRequest {
     NetworkRequest { ports, ..ground.network() }
 }
 
@@ -41,13 +45,13 @@ fn network(ground: &Ground, ports: Vec<PublishedPort>) -> NetworkRequest {
 fn own_address(ground: &Ground) -> IpAddr {
     let addresses = Route::open().unwrap().addresses().unwrap();
     let all = addresses.iter().map(|one| one.address.addr());
-    let gateway = ground.addresses().gateway;
+    let gateway = ground.addresses().primary().gateway;
     all.into_iter()
         .find(|ip| ip.is_ipv4() && !ip.is_loopback() && *ip != gateway)
         .unwrap_or(gateway)
 }
 
-async fn listening(node: &dyn Node, program: &str) -> Process {
+pub(crate) async fn listening(node: &dyn Node, program: &str) -> Process {
     let address = format!("{}:8080", node.address());
     let mut process = exec(node, Stdio::NoInput, &[program, &address]).await;
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -55,7 +59,7 @@ async fn listening(node: &dyn Node, program: &str) -> Process {
     process
 }
 
-fn greeted(address: SocketAddr) -> std::io::Result<String> {
+pub(crate) fn greeted(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut greeting = String::new();
@@ -95,7 +99,7 @@ pub(crate) async fn reached() {
     let other = ground.provider.ensure_node(&ground.request(1)).await.unwrap();
     let _serving = (listening(&*node, "serve").await, listening(&*node, "answer").await);
 
-    let (own, gateway) = (own_address(&ground), ground.addresses().gateway);
+    let (own, gateway) = (own_address(&ground), ground.addresses().primary().gateway);
     for address in [(LOOPBACK, near), (LOOPBACK, far), (own, far), (gateway, far)] {
         assert_eq!(greeted(address.into()).unwrap(), "hello", "{address:?}");
         answered(address.into()).unwrap_or_else(|error| panic!("{address:?}: {error}"));
@@ -136,7 +140,7 @@ pub(crate) async fn refused() {
     assert_eq!(problem.unwrap_err().code, "provider.linux.no_host_address");
     let six = port(&ground, "::1".parse().unwrap(), free(), Protocol::Tcp);
     let problem = ground.provider.ensure_network(&network(&ground, vec![six])).await;
-    assert_eq!(problem.unwrap_err().code, "provider.linux.ipv6_port");
+    assert_eq!(problem.unwrap_err().code, "provider.linux.port_family");
     let left = traces(&ground);
     assert!(left.is_empty() && !ground.state.exists(), "{left:#?}");
 

@@ -10,16 +10,16 @@ use std::path::Path;
 use std::process::{self, ExitCode};
 use std::time::Duration;
 
-use bivouac_spec::node::NodePhase;
 use bivouac_spec::node::paths;
+use bivouac_spec::node::{FileKind, NodePhase};
 use bivouac_spec::{NodeConfig, NodeStatus};
 use bivouac_sys::netlink::Route;
 use bivouac_sys::process::{PidFd, Signal, SignalFd, reap, wait_readable};
 use ipnet::IpNet;
 
 /// The programs.
-pub(crate) const NAMES: [&str; 9] =
-    ["sh", "cat", "echo", "sleep", "true", "false", "serve", "greet", "answer"];
+pub(crate) const NAMES: [&str; 10] =
+    ["sh", "cat", "echo", "sleep", "true", "false", "serve", "greet", "answer", "hold"];
 
 /// Runs the program that this was called as, if it is one.
 pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
@@ -28,6 +28,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
     let code = match (Path::new(program).file_name()?.to_str()?, rest) {
         ("bivouac", ["agent", "run", ..]) => run_agent(),
         ("bivouac", ["agent", "status", "--follow"]) => status(),
+        ("bivouac", ["agent", "apply"]) => apply(),
         ("true", _) => 0,
         ("false", _) => 1,
         ("cat", []) => io::copy(&mut io::stdin(), &mut io::stdout()).map_or(1, |_| 0),
@@ -37,6 +38,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         ("serve", [address]) => serve(address),
         ("greet", [address]) => greet(address),
         ("answer", [address]) => answer(address),
+        ("hold", [mebibytes]) => hold(mebibytes.parse().unwrap()),
         _ => return None,
     };
     Some(ExitCode::from(code))
@@ -114,6 +116,29 @@ fn run_agent() -> u8 {
             reap().unwrap();
         }
     }
+}
+
+/// Takes what this test needs of a new config. With this file there, it is an agent that cannot.
+fn apply() -> u8 {
+    if Path::new("/etc/old-agent").exists() {
+        writeln!(io::stderr(), "error: unrecognized subcommand 'apply'").unwrap();
+        return 2;
+    }
+    let config: NodeConfig =
+        serde_json::from_slice(&std::fs::read(paths::CONFIG).unwrap()).unwrap();
+    for file in config.files {
+        if let FileKind::Regular(content) = file.kind {
+            std::fs::write(file.path, content.0).unwrap();
+        }
+    }
+    0
+}
+
+/// Takes this much memory, says so, and keeps it.
+fn hold(mebibytes: usize) -> u8 {
+    let held = vec![1u8; mebibytes << 20];
+    io::stdout().write_all(b"listening\n").unwrap();
+    sleep(3600) + std::hint::black_box(held)[0]
 }
 
 fn status() -> u8 {

@@ -9,19 +9,33 @@
 //! Whether the cluster fits its ground (free networks, enough memory) is not decided here but in the crate plan.
 
 mod check;
+mod edit;
 mod file;
+mod incus;
+mod network;
+mod nodes;
 mod path;
+mod port;
+mod provider;
 mod rules;
 mod shape;
+mod stack;
 mod tree;
 
-pub use file::{
-    Bootstrap, Cluster, Cni, DockerProvider, Kubernetes, LinuxProvider, Metadata, Network,
-    NodeGroup, NodeSpec, Port, Protocol, Provider, Resources, Role, Spec, Stack, Taint,
-    TaintEffect,
+pub use file::{Cluster, Metadata, Spec};
+pub use incus::{
+    Guard, HealthGuard, Incus, IncusStorage, InstanceNetwork, InstanceProfile, MemoryGuard,
+    StorageDriver,
 };
+pub use network::{Cni, IpFamily, Network};
+pub use nodes::{NodeGroup, NodeSpec, Resources, Role, Taint, TaintEffect};
 pub use path::Locations;
+pub use port::{Port, Protocol};
+pub use provider::{DockerProvider, LinuxProvider, Provider};
 pub use rules::NODES_MAX;
+pub use stack::{Bootstrap, Kubernetes, Stack};
+
+use serde::Deserialize as _;
 
 use crate::problem::{Location, Problem, Problems};
 
@@ -38,8 +52,9 @@ pub fn parse(text: &str, file_name: &str) -> Result<Cluster, Problems> {
     let tree = tree::read(text, file_name)?;
     let shape = shape::root_shape();
     Problems::check(foreign(&tree, file_name))?;
-    let check::Checked { value, locations, mut problems, refused } =
+    let check::Checked { mut value, locations, mut problems, refused } =
         check::check(&tree, &shape, file_name);
+    add_nodes(&mut value);
     let cluster = serde_json::from_value::<Cluster>(value);
     match &cluster {
         Ok(cluster) => {
@@ -97,6 +112,18 @@ pub fn schema() -> String {
 #[must_use]
 pub const fn example() -> &'static str {
     include_str!("example.yaml")
+}
+
+/// The nodes of a cluster that names none depend on its stack, which no type can say.
+fn add_nodes(value: &mut serde_json::Value) {
+    let Some(spec) = value.get_mut("spec") else { return };
+    let stack = spec.get("stack").and_then(|stack| Stack::deserialize(stack).ok());
+    if let Some(stack) = stack
+        && spec.get("nodes").is_none()
+    {
+        let single = NodeGroup::new(stack.roles()[0], 1);
+        spec["nodes"] = serde_json::json!([single]);
+    }
 }
 
 /// Why the document is not a cluster of this version.

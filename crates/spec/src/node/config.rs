@@ -14,6 +14,9 @@ use crate::{ClusterName, NodeName};
 pub const FORMAT: u32 = 1;
 
 /// Everything one node must be. Applying it twice changes nothing.
+///
+/// A running node takes another config in place (`bivouac agent apply`): what is new is added, what is gone is removed as far as
+/// each field says, and what is the same is not touched.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeConfig {
@@ -23,22 +26,23 @@ pub struct NodeConfig {
     pub cluster: ClusterName,
     /// The node's name and host name.
     pub node: NodeName,
-    /// Kernel modules to load, in order. One that is absent may be built in, so absence is not an error.
+    /// Kernel modules to load, in order. One that is absent may be built in, so absence is not an error. None is ever unloaded.
     #[serde(default)]
     pub modules: Vec<String>,
-    /// Kernel parameters.
+    /// Kernel parameters. One that is no longer named keeps its value until the node starts again.
     #[serde(default)]
     pub sysctls: Vec<Sysctl>,
-    /// Mounts, in order, made before any file is written.
+    /// Mounts, in order, made before any file is written. One that is no longer named stays until the node starts again.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// Files, folders and links, in order.
+    /// Files, folders and links, in order. Files and links that the config before named and this one does not are removed, folders
+    /// stay.
     #[serde(default)]
     pub files: Vec<File>,
-    /// Processes to keep running.
+    /// Processes to keep running. One that is no longer named is stopped.
     #[serde(default)]
     pub services: Vec<Service>,
-    /// Work to be done once after every start of the node.
+    /// Work to be done once after every start of the node, and after every change of it.
     #[serde(default)]
     pub tasks: Vec<Task>,
     /// The node is usable when all services are ready, all tasks are done and all of these hold.

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use camino::Utf8PathBuf;
+
 use super::config::{FORMAT, NodeConfig};
 use super::unit::{Run, Service, Task};
 use super::{Check, Probe};
@@ -85,12 +87,14 @@ fn check_service(service: &Service, faults: &mut Vec<String>) {
         ));
     }
     check_command(name, &service.command, faults);
+    check_watch(name, &service.watch, faults);
     if let Some(probe) = &service.ready {
         check_probe(name, probe, faults);
     }
 }
 
 fn check_task(task: &Task, faults: &mut Vec<String>) {
+    check_watch(&task.name, &task.watch, faults);
     if let Run::Command(command) = &task.run {
         check_command(&task.name, command, faults);
     }
@@ -99,6 +103,12 @@ fn check_task(task: &Task, faults: &mut Vec<String>) {
 fn check_probe(name: &str, probe: &Probe, faults: &mut Vec<String>) {
     if let Check::Exec(command) = &probe.check {
         check_command(name, command, faults);
+    }
+}
+
+fn check_watch(name: &str, watch: &[Utf8PathBuf], faults: &mut Vec<String>) {
+    for path in watch.iter().filter(|path| !path.is_absolute()) {
+        faults.push(format!("`{name}` watches `{path}`, which is no absolute path"));
     }
 }
 
@@ -138,7 +148,7 @@ mod tests {
                 {"name": "a", "command": ["a"], "after": ["b"]},
                 {"name": "b", "command": ["/b"], "after": ["c"]},
                 {"name": "c", "command": ["/c"], "after": ["a", "gone"]},
-                {"name": "c", "command": ["/c"]},
+                {"name": "c", "command": ["/c"], "watch": ["etc/x"]},
                 {"name": "../x", "command": ["/c"]}],
             "tasks": [{"name": "c", "run": {"command": []}}]});
         let faults = check_units(&config(&json)).join("\n");
@@ -146,6 +156,7 @@ mod tests {
         assert!(faults.contains("two units have the name `c`"), "{faults}");
         assert!(faults.contains("`c` waits for `gone`"), "{faults}");
         assert!(faults.contains("`../x` cannot be the name"), "{faults}");
+        assert!(faults.contains("`c` watches `etc/x`, which is no absolute path"), "{faults}");
         assert!(faults.contains("`a` has no program with an absolute path"), "{faults}");
     }
 

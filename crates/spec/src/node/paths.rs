@@ -15,7 +15,7 @@ pub const SOCKET: &str = "/run/bivouac/agent.sock";
 /// A folder with one log file for each service, and the agent's own `agent.log`.
 pub const LOGS: &str = "/var/log/bivouac";
 
-/// What the agent must remember over a restart of the node, such as which tasks were done.
+/// What the agent must remember over a restart of the node, such as which files it made.
 pub const STATE: &str = "/var/lib/bivouac";
 
 /// The container image directory that came with the node image.

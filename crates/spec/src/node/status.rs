@@ -12,13 +12,13 @@ pub struct NodeStatus {
     pub cluster: ClusterName,
     /// The node.
     pub node: NodeName,
-    /// The digest of the config that is applied.
+    /// The digest of the config that is applied, or that is being applied.
     pub config: String,
     /// How far the node is.
     pub phase: NodePhase,
     /// Milliseconds since the agent started.
     pub uptime: u64,
-    /// Services, tasks and conditions, in the order of the config.
+    /// Services, tasks and conditions, in the order of the config; after them those of an earlier one that are still being stopped.
     pub units: Vec<UnitStatus>,
     /// Things that could not be done and are not needed, such as a limit that the kernel did not permit.
     #[serde(default)]
@@ -36,7 +36,7 @@ pub enum NodePhase {
     Applying,
     /// Units are being started or waited for.
     Starting,
-    /// Everything was ready at once, and the node's conditions held.
+    /// Everything was ready at once, and the node's conditions held, under the present config.
     Usable,
     /// It was usable, and something is not ready now.
     Degraded,
@@ -77,7 +77,7 @@ pub struct UnitStatus {
     /// How often it was started again after it ended by itself.
     #[serde(default)]
     pub restarts: u32,
-    /// Milliseconds from the start of the agent until it was first ready.
+    /// Milliseconds from the start of the agent until it was first ready, as it is defined now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_after: Option<u64>,
 }

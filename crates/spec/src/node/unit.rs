@@ -10,7 +10,8 @@ use super::config::Environment;
 use super::probe::{Expect, HttpRequest, Probe};
 use crate::quantity::Span;
 
-/// A process that is kept running.
+/// A process that is kept running. When a running node takes a new config, the process stays if the new config would start the
+/// same one and no file in `watch` changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
@@ -39,9 +40,25 @@ pub struct Service {
     /// Wish for `oom_score_adj`, -1000 to 1000; given up where the kernel does not permit it.
     #[serde(default)]
     pub oom_score: Option<i16>,
+    /// Files whose change restarts the service when a running node takes a new config; a folder stands for all in it. For programs
+    /// that read a file only when they start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watch: Vec<Utf8PathBuf>,
 }
 
-/// Work that is done once after each start of the node, tried again until it succeeds. Must be safe to do twice.
+impl Service {
+    /// Whether a process of `self` is a process of `other` too: what differs concerns its order, its probe or its end.
+    #[must_use]
+    pub fn runs_as(&self, other: &Self) -> bool {
+        self.command == other.command
+            && self.environment == other.environment
+            && self.limits == other.limits
+            && self.oom_score == other.oom_score
+    }
+}
+
+/// Work that is done once after each start of the node, and again when a new config changes it. It is tried until it succeeds.
+/// Must be safe to do twice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Task {
@@ -52,6 +69,9 @@ pub struct Task {
     pub after: Vec<String>,
     /// The work.
     pub run: Run,
+    /// Files whose change makes it be done again when a running node takes a new config; a folder stands for all in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watch: Vec<Utf8PathBuf>,
 }
 
 /// The work of a [`Task`].
@@ -83,7 +103,7 @@ pub struct Request {
     pub expect: Expect,
 }
 
-/// Something that must hold for a node to be usable, beyond its services and tasks.
+/// Something that must hold for a node to be usable, beyond its services and tasks. All are asked anew under a new config.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Condition {

@@ -17,7 +17,17 @@ pub(super) struct Command(Vec<String>);
 
 impl Command {
     pub(super) fn new(program: &str) -> Self {
-        Self(vec![format!("{}/{program}", versions::PROGRAMS)])
+        Self::at(&format!("{}/{program}", versions::PROGRAMS))
+    }
+
+    /// A program that lies elsewhere.
+    pub(super) fn at(path: &str) -> Self {
+        Self(vec![path.to_owned()])
+    }
+
+    pub(super) fn word(mut self, word: &str) -> Self {
+        self.0.push(word.to_owned());
+        self
     }
 
     pub(super) fn flag(mut self, name: &str, value: impl Display) -> Self {
@@ -49,6 +59,7 @@ impl Command {
                 ..Limits::default()
             },
             oom_score: None,
+            watch: Vec::new(),
         }
     }
 }
@@ -66,11 +77,11 @@ pub(super) fn ask(name: &str, after: Vec<String>, questions: Vec<(&str, HttpRequ
         expect: Expect::success(),
     };
     let run = Run::Requests(questions.into_iter().map(request).collect());
-    Task { name: name.to_owned(), after, run }
+    Task { name: name.to_owned(), after, run, watch: Vec::new() }
 }
 
 /// A task that runs a command.
 pub(super) fn run(name: &str, after: Vec<String>, command: &[&str]) -> Task {
     let run = Run::Command(command.iter().map(|word| (*word).to_owned()).collect());
-    Task { name: name.to_owned(), after, run }
+    Task { name: name.to_owned(), after, run, watch: Vec::new() }
 }

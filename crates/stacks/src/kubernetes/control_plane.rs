@@ -1,7 +1,5 @@
-//! etcd, the API server, the controller manager and the scheduler, with the flags that kubeadm 1.36 gives them
+//! The API server, the controller manager and the scheduler, with the flags that kubeadm 1.36 gives them
 //! (`cmd/kubeadm/app/phases/controlplane`), and what differs said where it differs.
-
-use std::net::SocketAddr;
 
 use bivouac_spec::node::{File, Probe, Service};
 use serde_json::json;
@@ -10,33 +8,23 @@ use super::command::{Command, after};
 use super::layout::{API_PORT, Layout, Member};
 use super::manifests::NODES;
 use super::places::{self, PKI, pair};
-use super::probes::{accepting, http, loopback, open_to_administrators};
-use super::tuning;
+use super::probes::{http, loopback, open_to_administrators};
+use super::{etcd, tuning};
 
-pub(super) const ETCD: &str = "etcd";
 pub(super) const API_SERVER: &str = "kube-apiserver";
 pub(super) const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 pub(super) const SCHEDULER: &str = "kube-scheduler";
 /// A task on every node: the API server that the node talks to answers everybody.
 pub(super) const API: &str = "api";
 
-/// The API server opens a connection to etcd for each of its resources: over TLS, ninety handshakes take half a CPU second of both. On
-/// one node nobody but root can listen to a socket that only root can open. Members talk to each other over TLS.
-const ETCD_SOCKET: &str = "unix:///run/etcd/client.sock";
-const ETCD_SOCKET_PATH: &str = "/run/etcd/client.sock";
-const ETCD_SOCKET_FOLDER: &str = "/run/etcd";
-
 /// The scheduler's configuration.
 pub(super) const SCHEDULER_CONFIG: &str = "/etc/kubernetes/scheduler.yaml";
 
 /// Files of a control plane that hold no keys.
-pub(super) fn files(layout: &Layout<'_>) -> Vec<File> {
-    // etcd refuses a data folder that others may read.
-    vec![
-        File::directory(places::ETCD_DATA, 0o700),
-        File::directory(ETCD_SOCKET_FOLDER, 0o700),
-        scheduler_config(layout),
-    ]
+pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
+    let mut files = etcd::files(layout, member);
+    files.push(scheduler_config(layout));
+    files
 }
 
 /// The scheduler's configuration.
@@ -57,58 +45,10 @@ pub(super) fn scheduler_config(layout: &Layout<'_>) -> File {
 /// The services of a control plane.
 pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
     vec![
-        etcd(layout, member),
+        etcd::service(layout, member),
         api_server(layout, member),
         controller_manager(layout),
         scheduler(layout, member),
-    ]
-}
-
-fn etcd(layout: &Layout<'_>, member: &Member) -> Service {
-    let at = |member: &Member, port| format!("https://{}", SocketAddr::new(member.address, port));
-    let (client, peer) = (at(member, 2379), at(member, 2380));
-    let cluster: Vec<String> = layout
-        .control_planes()
-        .map(|member| format!("{}={}", member.name(), at(member, 2380)))
-        .collect();
-    let (certificate, key) = pair("etcd/server");
-    let (peer_certificate, peer_key) = pair("etcd/peer");
-    let authority = format!("{PKI}/etcd/ca.crt");
-    let command = Command::new(ETCD)
-        .flag("name", member.name())
-        .flag("data-dir", places::ETCD_DATA)
-        .flag("listen-client-urls", format!("{ETCD_SOCKET},https://{},{client}", loopback(2379)))
-        .flag("advertise-client-urls", client)
-        .flag("listen-peer-urls", &peer)
-        .flag("initial-advertise-peer-urls", peer)
-        .flag("initial-cluster", cluster.join(","))
-        .flag("initial-cluster-state", "new")
-        .flag("initial-cluster-token", layout.cluster)
-        .flag("cert-file", certificate)
-        .flag("key-file", key)
-        .flag("client-cert-auth", true)
-        .flag("trusted-ca-file", &authority)
-        .flag("peer-cert-file", peer_certificate)
-        .flag("peer-key-file", peer_key)
-        .flag("peer-client-cert-auth", true)
-        .flag("peer-trusted-ca-file", authority)
-        .flag("listen-metrics-urls", format!("http://{}", loopback(2381)))
-        .flag("snapshot-count", tuning::ETCD_SNAPSHOT_COUNT)
-        // The API server's watch cache relies on it.
-        .flag("watch-progress-notify-interval", "5s")
-        .flag("log-level", "warn");
-    let command = if layout.elects() { command } else { command.flags(quick_election()) };
-    let mut service = command.service(layout, ETCD, accepting(ETCD_SOCKET_PATH));
-    service.oom_score = Some(-997);
-    service
-}
-
-/// A member waits one to ten ticks (heartbeat intervals) before it elects itself. One that is alone has nobody to hear from, so its
-/// ticks may be as short as etcd takes them.
-pub(super) fn quick_election() -> [(&'static str, String); 2] {
-    [
-        ("heartbeat-interval", tuning::LONE_ETCD_TICK.to_string()),
-        ("election-timeout", (5 * tuning::LONE_ETCD_TICK).to_string()),
     ]
 }
 
@@ -118,7 +58,7 @@ fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
     let (kubelet_certificate, kubelet_key) = pair("apiserver-kubelet-client");
     let (proxy_certificate, proxy_key) = pair("front-proxy-client");
     let command = Command::new(API_SERVER)
-        .flag("advertise-address", member.address)
+        .flag("advertise-address", member.address())
         .flag("secure-port", API_PORT)
         .flag("allow-privileged", true)
         .flag("authorization-mode", "Node,RBAC")
@@ -127,7 +67,7 @@ fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
         .flag("client-ca-file", places::AUTHORITY)
         .flag("tls-cert-file", certificate)
         .flag("tls-private-key-file", key)
-        .flag("etcd-servers", ETCD_SOCKET)
+        .flag("etcd-servers", etcd::SOCKET)
         .flag("kubelet-client-certificate", kubelet_certificate)
         .flag("kubelet-client-key", kubelet_key)
         // kubeadm leaves it out, because kubelets there sign their own certificates.
@@ -149,7 +89,8 @@ fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
         .flag("service-cluster-ip-range", layout.service_networks())
         .flag("shutdown-delay-duration", "0s");
     let mut service = command.service(layout, API_SERVER, open_to_administrators(member));
-    service.after = if tuning::API_WAITS_FOR_ETCD { after([ETCD]) } else { Vec::new() };
+    service.after =
+        if tuning::API_WAITS_FOR_ETCD { etcd::ready(layout, member) } else { Vec::new() };
     service.environment = tuning::hasty();
     service.oom_score = Some(-997);
     service

@@ -1,7 +1,7 @@
 //! flannel: an overlay between the pod networks of the nodes, for grounds that route nothing but nodes. It learns every node's pod
 //! network from its Node object and keeps a VXLAN device, routes and neighbours; translation is the node's own work.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use bivouac_spec::node::{File, Service};
 use serde_json::{Value, json};
@@ -19,12 +19,9 @@ const PROGRAM: &str = "flanneld";
 const PORT: u16 = 8472;
 const HEALTH: u16 = 8471;
 
-/// What the tunnel takes of a packet: VXLAN, UDP, IP and Ethernet headers.
-pub(super) const fn overhead(member: &Member) -> u16 {
-    match member.address {
-        IpAddr::V4(_) => 50,
-        IpAddr::V6(_) => 70,
-    }
+/// What the tunnel takes of a packet: VXLAN, UDP, IP and Ethernet headers. Packets of pods fit through that of either family.
+pub(super) fn overhead(layout: &Layout<'_>) -> u16 {
+    if layout.has(false) { 70 } else { 50 }
 }
 
 /// Files without keys.
@@ -52,7 +49,7 @@ pub(super) fn service(layout: &Layout<'_>, member: &Member, announced: Vec<Strin
     let command = Command::new(PROGRAM)
         .flag("kubeconfig", places::kubeconfig(FLANNEL))
         .flag("net-conf", FLANNEL_CONFIG)
-        .flag("iface", member.address)
+        .flag("iface", member.address())
         .flag("healthz-bind-address", health);
     let mut service = command.service(layout, PROGRAM, local(HEALTH, "/healthz"));
     service.after = announced;

@@ -3,6 +3,7 @@
 //! One function says which certificates there are. Making them and rendering them both go through it, so they cannot disagree.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use bivouac_pki::{
@@ -111,17 +112,26 @@ impl Source<'_> {
             }
             all.insert(member.name().clone(), files);
         }
+        if let Some(balancer) = &layout.balancer {
+            let files = worker_files(self.pki).iter().map(below_pki).collect();
+            all.insert(balancer.name.clone(), files);
+        }
         Ok(all)
     }
 
     fn control_plane(&mut self, layout: &Layout<'_>, member: &Member) -> Made<Vec<File>> {
-        let (name, addresses) = (member.name().as_str(), [member.address]);
+        let name = member.name().as_str();
+        let addresses: Vec<IpAddr> = member.addresses.iter().copied().collect();
+        let balancer = layout.balancer.iter().flat_map(|balancer| {
+            let addresses = balancer.addresses.iter().map(ToString::to_string);
+            addresses.chain([balancer.name.to_string()])
+        });
         let node = ControlPlane {
             node: name,
             addresses: &addresses,
             service_addresses: &layout.api_service,
             domain: &layout.settings.domain,
-            extra: &[],
+            extra: &balancer.collect::<Vec<_>>(),
         };
         let files = control_plane_files(self.pki, &node, &self.validity)?;
         let own = format!("{name}/");
@@ -138,17 +148,14 @@ impl Source<'_> {
             self.issue(&format!("{name}/controller-manager"), &bivouac_pki::controller_manager())?;
         let scheduler = self.issue(&format!("{name}/scheduler"), &bivouac_pki::scheduler())?;
         let admin = self.admin()?;
+        // They stay with the API server of their own node.
+        let kubeconfig =
+            |name, user, client| self.kubeconfig(layout, member.server(), name, user, client);
         files.extend([
-            self.kubeconfig(layout, member, ADMIN, "kubernetes-admin", &admin),
-            self.kubeconfig(layout, member, "super-admin", "kubernetes-super-admin", &super_admin),
-            self.kubeconfig(
-                layout,
-                member,
-                "controller-manager",
-                "system:kube-controller-manager",
-                &manager,
-            ),
-            self.kubeconfig(layout, member, "scheduler", "system:kube-scheduler", &scheduler),
+            kubeconfig(ADMIN, "kubernetes-admin", &admin),
+            kubeconfig("super-admin", "kubernetes-super-admin", &super_admin),
+            kubeconfig("controller-manager", "system:kube-controller-manager", &manager),
+            kubeconfig("scheduler", "system:kube-scheduler", &scheduler),
         ]);
         Ok(files)
     }
@@ -160,13 +167,14 @@ impl Source<'_> {
             Bootstrap::Kubeadm if member.is_control_plane() => Vec::new(),
             Bootstrap::Kubeadm => self.joiner(layout, member)?,
         };
-        let serving = KubeletServing { node: name, addresses: &[member.address] };
+        let addresses: Vec<IpAddr> = member.addresses.iter().copied().collect();
+        let serving = KubeletServing { node: name, addresses: &addresses };
         let serving =
             self.issue(&format!("{name}/kubelet"), &bivouac_pki::kubelet_serving(&serving))?;
         files.extend(pair_files(places::KUBELET_SERVING.0, places::KUBELET_SERVING.1, &serving));
         if layout.cni == Cni::Flannel {
             let client = self.issue(&format!("{name}/flannel"), &bivouac_pki::flannel())?;
-            files.push(self.kubeconfig(layout, member, FLANNEL, bivouac_pki::FLANNEL, &client));
+            files.push(self.kubeconfig(layout, member.api, FLANNEL, bivouac_pki::FLANNEL, &client));
         }
         Ok(files)
     }
@@ -179,8 +187,8 @@ impl Source<'_> {
         let user = format!("system:node:{name}");
         let mut files = Vec::new();
         files.extend(pair_files(places::KUBELET_CLIENT.0, places::KUBELET_CLIENT.1, &client));
-        files.push(self.kubeconfig(layout, member, "kubelet", &user, &client));
-        files.push(self.kubeconfig(layout, member, "kube-proxy", "system:kube-proxy", &proxy));
+        files.push(self.kubeconfig(layout, member.api, "kubelet", &user, &client));
+        files.push(self.kubeconfig(layout, member.api, "kube-proxy", "system:kube-proxy", &proxy));
         Ok(files)
     }
 
@@ -191,7 +199,7 @@ impl Source<'_> {
         let client = self.issue(&format!("{name}/join"), &request)?;
         let mut files: Vec<File> = pair_files(places::JOINER.0, places::JOINER.1, &client).into();
         let user = &request.common_name;
-        files.push(self.kubeconfig(layout, member, places::DISCOVERY, user, &client));
+        files.push(self.kubeconfig(layout, member.api, places::DISCOVERY, user, &client));
         Ok(files)
     }
 
@@ -215,7 +223,7 @@ impl Source<'_> {
     fn kubeconfig(
         &self,
         layout: &Layout<'_>,
-        member: &Member,
+        api: SocketAddr,
         name: &str,
         user: &str,
         client: &Issued,
@@ -225,7 +233,7 @@ impl Source<'_> {
             cluster,
             user,
             context: &format!("{user}@{cluster}"),
-            server: &format!("https://{}", member.api),
+            server: &format!("https://{api}"),
             authority: &self.pki.authorities.cluster.certificate,
             client,
         };

@@ -1,15 +1,18 @@
 //! The cluster as this stack looks at it: who the members are, and the addresses that follow from the given ones.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use bivouac_spec::cluster::{Cni, Kubernetes, NodeSpec, Role, Taint, TaintEffect};
-use bivouac_spec::{Addresses, ClusterName, Facts, NodeName, Problem};
+use bivouac_spec::network::Families;
+use bivouac_spec::{Addresses, Cluster, ClusterName, Facts, NodeName, Problem};
 use ipnet::IpNet;
 
+use super::balancer;
 use crate::stack::RenderRequest;
 
 /// The port of the API.
-pub(super) const API_PORT: u16 = 6443;
+pub(super) const API_PORT: u16 = Kubernetes::API_PORT;
 /// Keeps pods off control planes where there are workers.
 const CONTROL_PLANE_TAINT: &str = "node-role.kubernetes.io/control-plane";
 
@@ -21,8 +24,12 @@ pub(super) struct Layout<'a> {
     pub(super) cni: Cni,
     pub(super) addresses: &'a Addresses,
     pub(super) facts: &'a Facts,
-    /// In the order of the cluster file.
+    /// Those that run Kubernetes, in the order of the cluster file.
     pub(super) members: Vec<Member>,
+    /// Who leads those outside of the cluster to its control planes, where there are several.
+    pub(super) balancer: Option<Balancer>,
+    /// The nodes that join what is there; the others found it.
+    joined: &'a BTreeSet<NodeName>,
     /// The addresses of the Service `kubernetes`, one for each family.
     pub(super) api_service: Vec<IpAddr>,
     /// The address of the cluster's DNS.
@@ -33,18 +40,39 @@ pub(super) struct Layout<'a> {
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) spec: NodeSpec,
-    pub(super) address: IpAddr,
+    pub(super) addresses: Families<IpAddr>,
     pub(super) pod_networks: Vec<IpNet>,
-    /// The API server that this node talks to. A control plane's own; workers are dealt out, so that the loss of one control plane
-    /// does not take all of them along.
+    /// Where this node finds the API: at the only control plane, or at its own balancer, which knows those that are well.
     pub(super) api: SocketAddr,
     /// The taints of the cluster file, and the control plane's own.
     pub(super) taints: Vec<Taint>,
 }
 
+/// The node of a balancer.
+#[derive(Debug)]
+pub(super) struct Balancer {
+    pub(super) name: NodeName,
+    pub(super) addresses: Families<IpAddr>,
+}
+
 impl Member {
     pub(super) const fn name(&self) -> &NodeName {
         &self.spec.name
+    }
+
+    /// The node's address of the family that is preferred.
+    pub(super) const fn address(&self) -> IpAddr {
+        self.addresses.primary
+    }
+
+    /// Its addresses of all families, joined by commas.
+    pub(super) fn node_ip(&self) -> String {
+        join(self.addresses.iter())
+    }
+
+    /// The API server of this node, which is a control plane.
+    pub(super) const fn server(&self) -> SocketAddr {
+        SocketAddr::new(self.address(), API_PORT)
     }
 
     pub(super) fn is_control_plane(&self) -> bool {
@@ -73,39 +101,31 @@ impl<'a> Layout<'a> {
         settings: &'a Kubernetes,
     ) -> Result<Self, Problem> {
         let (cluster, addresses) = (request.cluster, request.addresses);
-        let nodes = cluster.nodes();
-        let control_planes: Vec<IpAddr> = nodes
-            .iter()
-            .filter(|node| node.role == Role::ControlPlane)
-            .filter_map(|node| Some(addresses.nodes.get(&node.name)?.address))
-            .collect();
-        if control_planes.is_empty() {
-            let message = format!("cluster `{}` has no control plane", cluster.name());
-            let problem = Problem::usage("stack.kubernetes.no_control_plane", message);
-            return Err(problem.help("add `{role: control-plane}` to `spec.nodes`"));
-        }
-        let has_workers = nodes.iter().any(|node| node.role == Role::Worker);
-        let mut workers = 0;
-        let mut members = Vec::new();
+        let (nodes, workers) = (cluster.nodes(), has_workers(cluster));
+        let (mut members, mut balancer) = (Vec::new(), None);
         for spec in nodes {
             let Some(own) = addresses.nodes.get(&spec.name) else {
                 let message = format!("node `{}` has no address", spec.name);
                 return Err(Problem::failed("stack.kubernetes.no_address", message));
             };
-            let mut taints = spec.taints.clone();
-            let server = if spec.role == Role::ControlPlane {
-                if has_workers {
-                    let (key, effect) = (CONTROL_PLANE_TAINT.to_owned(), TaintEffect::NoSchedule);
-                    taints.push(Taint { key, value: None, effect });
-                }
-                own.address
-            } else {
-                workers += 1;
-                control_planes[(workers - 1) % control_planes.len()]
-            };
-            let (address, pod_networks) = (own.address, own.pod_networks.clone());
-            let api = SocketAddr::new(server, API_PORT);
-            members.push(Member { spec, address, pod_networks, api, taints });
+            let (own, pod_networks) = (own.addresses, own.pod_networks.clone());
+            if spec.role == Role::Balancer {
+                balancer = Some(Balancer { name: spec.name, addresses: own });
+                continue;
+            }
+            let (taints, api) = (taints(&spec, workers), balancer::OF_A_NODE);
+            members.push(Member { spec, addresses: own, pod_networks, api, taints });
+        }
+        let servers = members.iter().filter(|member| member.is_control_plane());
+        let servers: Vec<SocketAddr> = servers.map(Member::server).collect();
+        match servers[..] {
+            [] => {
+                let message = format!("cluster `{}` has no control plane", cluster.name());
+                let problem = Problem::usage("stack.kubernetes.no_control_plane", message);
+                return Err(problem.help("add `{role: control-plane}` to `spec.nodes`"));
+            }
+            [only] => members.iter_mut().for_each(|member| member.api = only),
+            _ => {}
         }
         let service = |index| addresses.service_networks.iter().map(move |net| nth(net, index));
         let api_service = service(1).collect::<Option<Vec<_>>>();
@@ -117,7 +137,19 @@ impl<'a> Layout<'a> {
             return Err(problem.help("give `spec.network.serviceCIDR` a prefix of /24 or shorter"));
         };
         let (cni, cluster, facts) = (cluster.spec.network.cni, cluster.name(), request.facts);
-        Ok(Self { cluster, settings, cni, addresses, facts, members, api_service, dns })
+        let joined = request.joined;
+        Ok(Self {
+            cluster,
+            settings,
+            cni,
+            addresses,
+            facts,
+            members,
+            balancer,
+            joined,
+            api_service,
+            dns,
+        })
     }
 
     pub(super) fn control_planes(&self) -> impl Iterator<Item = &Member> {
@@ -131,6 +163,22 @@ impl<'a> Layout<'a> {
 
     pub(super) fn is_first(&self, member: &Member) -> bool {
         self.first().name() == member.name()
+    }
+
+    /// The member of this name.
+    pub(super) fn member(&self, name: &NodeName) -> Option<&Member> {
+        self.members.iter().find(|member| member.name() == name)
+    }
+
+    /// Whether the member came to a cluster that was there already.
+    pub(super) fn has_joined(&self, member: &Member) -> bool {
+        self.joined.contains(member.name())
+    }
+
+    /// Whether anything has addresses of this family.
+    pub(super) fn has(&self, v4: bool) -> bool {
+        self.first().addresses.iter().any(|address| address.is_ipv4() == v4)
+            || self.addresses.pod_networks.iter().any(|net| net.addr().is_ipv4() == v4)
     }
 
     /// Whether several control planes must agree which of them acts.
@@ -149,9 +197,31 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Networks joined by commas.
-pub(super) fn join(networks: &[IpNet]) -> String {
-    networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+/// Whether there are nodes for pods only.
+fn has_workers(cluster: &Cluster) -> bool {
+    cluster.nodes().iter().any(|node| node.role == Role::Worker)
+}
+
+/// The taints of each node that a cluster asks for.
+pub(super) fn all_taints(cluster: &Cluster) -> Vec<(NodeName, Vec<Taint>)> {
+    let workers = has_workers(cluster);
+    let nodes = cluster.nodes().into_iter().filter(|node| node.role != Role::Balancer);
+    nodes.map(|node| (node.name.clone(), taints(&node, workers))).collect()
+}
+
+/// Those of the cluster file, and that of a control plane whose cluster has workers.
+fn taints(node: &NodeSpec, has_workers: bool) -> Vec<Taint> {
+    let mut taints = node.taints.clone();
+    if node.role == Role::ControlPlane && has_workers {
+        let (key, effect) = (CONTROL_PLANE_TAINT.to_owned(), TaintEffect::NoSchedule);
+        taints.push(Taint { key, value: None, effect });
+    }
+    taints
+}
+
+/// Networks, addresses and the like, joined by commas.
+pub(super) fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// The address at this distance from the start of a network, if it is inside.

@@ -3,9 +3,11 @@
 //!
 //! ```text
 //! control plane: etcd > kube-apiserver > nodes* > dns* > roles* > storage*    (* tasks; these of the first one; provisioner* last)
+//!                     (etcd > etcd-votes* > kube-apiserver in one that joins a cluster)
 //!                              |            +--> kube-scheduler
 //!                              +--> api* > kube-controller-manager
-//! every node:    api* (the API answers everybody), announced* (its Node object is there), nat*, pod-network*
+//! every node:    balancer (where there are several control planes)
+//!                api* (the API answers everybody), announced* (its Node object is there), nat*, pod-network*
 //!                containerd > images* > kubelet        (kubelet waits for `announced`)
 //!                                       kube-proxy     (waits for `announced`, `nat`)
 //!                                       flanneld       (where the ground does not route pods; waits for `announced`)
@@ -13,13 +15,16 @@
 //! ```
 //!
 //! - [`layout`]: the cluster, looked at; [`keys`]: certificates and kubeconfigs; [`manifests`]: objects in the API
-//! - [`control_plane`], [`node`], or [`kubeadm`] in their place; [`runtime`], [`network`], [`flannel`]: services, tasks and files
+//! - [`etcd`], [`control_plane`], [`node`], [`balancer`], or [`kubeadm`] in their place; [`runtime`], [`network`], [`flannel`]: services, tasks and files
+//! - [`watch`]: what a change of files means; [`steps`]: what else a change of the cluster means
 //! - [`probes`]: the questions that order them; [`conditions`]: when a node is usable
 //! - [`settings`]: configuration that all nodes share; [`places`], [`versions`], [`tuning`]: paths, images and figures
 
+mod balancer;
 mod command;
 mod conditions;
 mod control_plane;
+mod etcd;
 mod flannel;
 mod keys;
 mod kubeadm;
@@ -31,12 +36,15 @@ mod places;
 mod probes;
 mod runtime;
 mod settings;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod tuning;
 mod versions;
+mod watch;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use bivouac_spec::cluster::{Bootstrap, Cni};
@@ -44,9 +52,9 @@ use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::node::{File, Service, Task};
 use bivouac_spec::{NodeConfig, NodeName, Problem, cluster};
 
-use crate::stack::{Access, Keys, KubernetesAccess, RenderRequest, Stack};
+use crate::stack::{Access, Change, Keys, KubernetesAccess, RenderRequest, Stack, Step};
 use command::after;
-use layout::{Layout, Member};
+use layout::{API_PORT, Layout, Member};
 
 /// The `kubernetes` stack.
 #[derive(Debug)]
@@ -75,17 +83,36 @@ impl Stack for Kubernetes {
             let secret = files.remove(member.name()).unwrap_or_default();
             (member.name().clone(), node_config(&layout, member, secret))
         };
-        Ok(layout.members.iter().map(render).collect())
+        let mut configs: BTreeMap<_, _> = layout.members.iter().map(render).collect();
+        if let Some(balancer) = &layout.balancer {
+            let secret = files.remove(&balancer.name).unwrap_or_default();
+            let config = balancer::node_config(&layout, &balancer.name, secret);
+            configs.insert(balancer.name.clone(), config);
+        }
+        configs.values_mut().for_each(watch::fill);
+        Ok(configs)
+    }
+
+    fn steps(
+        &self,
+        request: &RenderRequest<'_>,
+        change: &Change<'_>,
+    ) -> Result<Vec<Step>, Problem> {
+        Ok(steps::steps(&Layout::of(request, &self.settings)?, change))
     }
 
     fn access(&self, request: &RenderRequest<'_>, keys: &Keys) -> Result<Access, Problem> {
         let layout = Layout::of(request, &self.settings)?;
         let (authority, client) = keys::administrator(keys)?;
         let first = layout.first();
+        let (node, address) = match &layout.balancer {
+            Some(balancer) => (&balancer.name, balancer.addresses.primary),
+            None => (first.name(), first.address()),
+        };
         Ok(Access::Kubernetes(KubernetesAccess {
             cluster: layout.cluster.clone(),
-            node: first.name().clone(),
-            address: first.api,
+            node: node.clone(),
+            address: SocketAddr::new(address, API_PORT),
             authority,
             client,
         }))
@@ -141,15 +168,18 @@ struct Units {
 fn units(layout: &Layout<'_>, member: &Member) -> Units {
     match layout.settings.bootstrap {
         Bootstrap::Services => {
-            let (mut files, mut services) = (Vec::new(), Vec::new());
+            let (mut files, mut tasks) = (Vec::new(), node::tasks(layout, member));
+            let mut services: Vec<Service> =
+                balancer::of_a_node(layout, member).into_iter().collect();
             if member.is_control_plane() {
-                files.extend(control_plane::files(layout));
+                files.extend(control_plane::files(layout, member));
+                tasks.extend(etcd::tasks(layout, member));
                 services.extend(control_plane::services(layout, member));
             }
             files.extend(node::files(layout, member));
             services.extend(node::services(layout, member));
             let announced = after([node::ANNOUNCED]);
-            Units { files, services, tasks: node::tasks(member), announced }
+            Units { files, services, tasks, announced }
         }
         Bootstrap::Kubeadm => Units {
             files: kubeadm::files(layout, member),

@@ -5,8 +5,6 @@
 //! the kernel has `br_netfilter`. Routes to the pods of other nodes are the ground's work, or that of [`super::flannel`], whose
 //! tunnel takes some bytes of each packet. Where a person brings a network of their own, nothing of this is there.
 
-use std::net::IpAddr;
-
 use bivouac_spec::cluster::Cni;
 use bivouac_spec::node::config::SysctlScope;
 use bivouac_spec::node::{File, Sysctl, Task};
@@ -107,7 +105,8 @@ fn nat_rules(layout: &Layout<'_>, member: &Member) -> String {
         }
         let mut inside = of(&layout.addresses.pod_networks);
         if layout.cni == Cni::Bridge {
-            inside.extend(of(&[layout.addresses.node_network]));
+            let nodes = layout.addresses.node_networks.iter().map(|own| own.network);
+            inside.extend(of(&nodes.collect::<Vec<_>>()));
         }
         let (own, inside) = (join(&own), join(&inside));
         text.push_str(&format!(
@@ -135,7 +134,7 @@ pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
         vec![now(NAT, &["/usr/sbin/nft", "-f", NAT_RULES]), now(PROBE_NETWORK_TASK, &join)];
     if layout.cni == Cni::Flannel {
         let (address, tunnel) =
-            (member.address.to_string(), super::flannel::overhead(member).to_string());
+            (member.address().to_string(), super::flannel::overhead(layout).to_string());
         let fit = ["/bin/sh", "-c", FIT, "fit", &address, &tunnel, POD_NETWORK_DRAFT, POD_NETWORK];
         tasks.push(now(POD_MTU, &fit));
     }
@@ -154,12 +153,11 @@ pub(super) fn before_proxy(layout: &Layout<'_>) -> Vec<String> {
 
 /// Kernel parameters of a node: routing, and what the kubelet wants to find.
 pub(super) fn sysctls(layout: &Layout<'_>) -> Vec<Sysctl> {
-    let has = |v4: bool| layout.addresses.pod_networks.iter().any(|net| net.addr().is_ipv4() == v4);
     let mut wanted = Vec::new();
-    if has(true) {
+    if layout.has(true) {
         wanted.push(("net.ipv4.ip_forward", "1", SysctlScope::Namespaced));
     }
-    if has(false) || matches!(layout.first().address, IpAddr::V6(_)) {
+    if layout.has(false) {
         wanted.push(("net.ipv6.conf.all.forwarding", "1", SysctlScope::Namespaced));
     }
     // The kubelet writes these when they differ (pkg/kubelet/cm/container_manager_linux.go), and they are the whole kernel's.

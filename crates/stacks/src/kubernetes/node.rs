@@ -1,8 +1,9 @@
 //! The kubelet and kube-proxy as services of every node.
 
-use bivouac_spec::node::{File, HttpRequest, Service, Task};
+use bivouac_spec::node::{File, Service, Task};
 use serde_json::json;
 
+use super::balancer::before_clients;
 use super::command::{Command, after, ask};
 use super::control_plane::{API, API_SERVER};
 use super::layout::{Layout, Member};
@@ -21,7 +22,6 @@ pub(super) const ANNOUNCED: &str = "announced";
 pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
     let mut kubelet = settings::kubelet(layout);
     kubelet["providerID"] = json!(super::manifests::nodes::provider_id(layout, member));
-    kubelet["registerWithTaints"] = json!(member.taints);
     kubelet["rotateCertificates"] = json!(false);
     let mut proxy = settings::proxy(layout);
     proxy["hostnameOverride"] = json!(member.name());
@@ -38,7 +38,7 @@ pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
         .flag("config", KUBELET_CONFIG)
         .flag("kubeconfig", places::kubeconfig(KUBELET))
         .flag("hostname-override", member.name())
-        .flag("node-ip", member.address);
+        .flag("node-ip", member.node_ip());
     let mut kubelet = command.service(layout, KUBELET, local(10248, "/healthz"));
     // A pod whose image is not known yet would be pulled, and then wait in a backoff.
     kubelet.after = after([CONTAINERD, IMAGES]);
@@ -62,13 +62,18 @@ pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
 }
 
 /// The tasks of every node.
-pub(super) fn tasks(member: &Member) -> Vec<Task> {
-    let own_server = if member.is_control_plane() { after([API_SERVER]) } else { Vec::new() };
-    let ask = |name: &str, what: &str, request: HttpRequest| {
-        ask(name, own_server.clone(), vec![(what, request)])
+pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
+    let clients = before_clients(layout);
+    let (server, own) = if member.is_control_plane() {
+        (member.server(), after([API_SERVER]))
+    } else {
+        (member.api, clients.clone())
     };
+    // Where there are others, the kubelet does not depend on its own node's server.
+    let early = if clients.is_empty() { own.clone() } else { clients };
+    let announced = announced(member, probes::kubelet());
     vec![
-        ask(API, "the API server", open_to_all(member)),
-        ask(ANNOUNCED, "this node's Node object", announced(member, probes::kubelet())),
+        ask(API, own, vec![("the API server", open_to_all(server))]),
+        ask(ANNOUNCED, early, vec![("this node's Node object", announced)]),
     ]
 }

@@ -40,6 +40,8 @@ pub(super) const JOINER: (&str, &str) =
     ("/etc/kubernetes/pki/join.crt", "/etc/kubernetes/pki/join.key");
 /// etcd's data.
 pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
+/// Who the members of etcd are, for a shell.
+pub(super) const ETCD_MEMBERS: &str = "/etc/bivouac/etcd-members.sh";
 /// containerd's configuration.
 pub(super) const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 /// How registries are reached, one folder each.

@@ -69,12 +69,12 @@ pub(super) fn open_to_administrators(member: &Member) -> Probe {
 pub(super) fn administrators(member: &Member) -> HttpRequest {
     let late = ["rbac/bootstrap-roles", "scheduling/bootstrap-system-priority-classes"];
     let late = late.map(|step| format!("exclude=poststarthook/{step}")).join("&");
-    HttpRequest::get(format!("https://{}/readyz?{late}", member.api)).tls(super_admin())
+    HttpRequest::get(format!("https://{}/readyz?{late}", member.server())).tls(super_admin())
 }
 
 /// The API server answers everybody: without a name one may ask only when the roles are there.
-pub(super) fn open_to_all(member: &Member) -> HttpRequest {
-    HttpRequest::get(format!("https://{}/readyz", member.api)).tls(anonymous())
+pub(super) fn open_to_all(api: SocketAddr) -> HttpRequest {
+    HttpRequest::get(format!("https://{api}/readyz")).tls(anonymous())
 }
 
 /// The node's own Node object is there.
@@ -89,7 +89,7 @@ pub(super) fn nodes_ready(layout: &Layout<'_>) -> Probe {
 }
 
 fn nodes(layout: &Layout<'_>, select: &str, what: &str) -> Probe {
-    let url = format!("https://{}/api/v1/nodes", layout.first().api);
+    let url = format!("https://{}/api/v1/nodes", layout.first().server());
     let request = HttpRequest::get(url).tls(super_admin());
     let expect = Expect::json(select, layout.members.len(), what);
     Probe::new(Check::Http { request, expect }).every(tuning::CLUSTER_PROBE)
@@ -103,8 +103,10 @@ pub(super) fn nodes_registered(layout: &Layout<'_>) -> Probe {
 
 /// Pods may be made in the default namespace.
 pub(super) fn default_service_account(layout: &Layout<'_>) -> Probe {
-    let url =
-        format!("https://{}/api/v1/namespaces/default/serviceaccounts/default", layout.first().api);
+    let url = format!(
+        "https://{}/api/v1/namespaces/default/serviceaccounts/default",
+        layout.first().server()
+    );
     http(url, Some(super_admin()))
 }
 

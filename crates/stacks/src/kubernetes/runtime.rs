@@ -36,6 +36,7 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
         name: name.to_owned(),
         after,
         run: Run::Images { directory: directory.into(), containerd: CONTAINERD_SOCKET.into() },
+        watch: Vec::new(),
     };
     let mut tasks = vec![register(IMAGES, paths::IMAGES, after([CONTAINERD]))];
     if layout.facts.shares_images {

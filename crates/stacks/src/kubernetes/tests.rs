@@ -6,14 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use bivouac_spec::cluster::{Bootstrap, Cni, NodeGroup, Role, Stack as Chosen, Taint, TaintEffect};
 use bivouac_spec::facts::CgroupVersion;
-use bivouac_spec::network::NodeAddresses;
+use bivouac_spec::network::{Families, NodeAddresses, NodeNetwork};
 use bivouac_spec::node::graph::check_units;
 use bivouac_spec::node::{Content, FileKind, Run};
 use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{Addresses, Cluster, Facts, NodeConfig, NodeName};
+use ipnet::IpNet;
 use proptest::prelude::*;
 
-use crate::stack::{Access, Keys, RenderRequest, Stack, open};
+use super::balancer;
+use crate::stack::{Access, Change, Keys, RenderRequest, Stack, Step, open};
+
+mod families;
+mod several;
 
 /// A cluster on a ground, with keys.
 struct Bench {
@@ -21,6 +26,7 @@ struct Bench {
     addresses: Addresses,
     facts: Facts,
     stack: Box<dyn Stack>,
+    joined: BTreeSet<NodeName>,
 }
 
 impl Bench {
@@ -29,19 +35,42 @@ impl Bench {
         cluster.spec.nodes = groups;
         let addresses = addresses(&cluster);
         let stack = open(&cluster.spec.stack);
-        Self { cluster, addresses, facts: facts(), stack }
+        Self { cluster, addresses, facts: facts(), stack, joined: BTreeSet::new() }
+    }
+
+    /// Three control planes and two workers, with a balancer therefore.
+    fn several() -> Self {
+        let groups = [(Role::ControlPlane, 3), (Role::Worker, 2)];
+        Self::new(groups.map(|(role, count)| NodeGroup::new(role, count)).into())
+    }
+
+    /// Of these families, the preferred one first.
+    fn of_families(mut self, v4: &[bool]) -> Self {
+        self.addresses = addresses_of(&self.cluster, v4);
+        self
+    }
+
+    fn joining(mut self, nodes: &[&str]) -> Self {
+        self.joined = nodes.iter().map(|node| name(node)).collect();
+        self
+    }
+
+    fn steps(&self, change: &Change<'_>) -> Vec<Step> {
+        self.stack.steps(&self.request(), change).unwrap()
     }
 
     fn with(mut self, bootstrap: Bootstrap, cni: Cni) -> Self {
-        let Chosen::Kubernetes(settings) = &mut self.cluster.spec.stack;
-        settings.bootstrap = bootstrap;
+        if let Chosen::Kubernetes(settings) = &mut self.cluster.spec.stack {
+            settings.bootstrap = bootstrap;
+        }
         self.cluster.spec.network.cni = cni;
         self.stack = open(&self.cluster.spec.stack);
         self
     }
 
     fn request(&self) -> RenderRequest<'_> {
-        RenderRequest { cluster: &self.cluster, addresses: &self.addresses, facts: &self.facts }
+        let Self { cluster, addresses, facts, joined, .. } = self;
+        RenderRequest { cluster, addresses, facts, joined }
     }
 
     fn keys(&self, existing: Option<Keys>, now: SystemTime) -> Keys {
@@ -66,16 +95,36 @@ fn days(days: u64) -> Duration {
 }
 
 fn addresses(cluster: &Cluster) -> Addresses {
-    let node = |(index, node): (usize, bivouac_spec::cluster::NodeSpec)| {
-        let address = format!("10.89.0.{}", index + 2).parse().unwrap();
-        let pod_networks = vec![format!("10.244.{index}.0/24").parse().unwrap()];
-        (node.name, NodeAddresses { address, pod_networks })
+    addresses_of(cluster, &[true])
+}
+
+/// Of IPv4 (true) and IPv6, the preferred one first.
+fn addresses_of(cluster: &Cluster, families: &[bool]) -> Addresses {
+    let each = |v4: &str, v6: &str| -> Vec<String> {
+        families.iter().map(|is_v4| if *is_v4 { v4 } else { v6 }.to_owned()).collect()
     };
+    let nets = |v4: &str, v6: &str| -> Vec<IpNet> {
+        each(v4, v6).iter().map(|net| net.parse().unwrap()).collect()
+    };
+    let ips = |v4: &str, v6: &str| -> Families<IpAddr> {
+        let ips: Vec<IpAddr> = each(v4, v6).iter().map(|ip| ip.parse().unwrap()).collect();
+        ips.try_into().unwrap()
+    };
+    let node = |(index, node): (usize, bivouac_spec::cluster::NodeSpec)| {
+        let number = index + 2;
+        let addresses = ips(&format!("10.89.0.{number}"), &format!("fd89::{number}"));
+        let pod_networks = nets(&format!("10.244.{index}.0/24"), &format!("fd24:0:0:{index}::/64"));
+        (node.name, NodeAddresses { addresses, pod_networks })
+    };
+    let own = nets("10.89.0.0/24", "fd89::/64");
+    let gateways = ips("10.89.0.1", "fd89::1");
+    let networks = own.iter().zip(gateways.iter());
+    let networks =
+        networks.map(|(network, gateway)| NodeNetwork { network: *network, gateway: *gateway });
     Addresses {
-        node_network: "10.89.0.0/24".parse().unwrap(),
-        gateway: "10.89.0.1".parse().unwrap(),
-        pod_networks: vec!["10.244.0.0/16".parse().unwrap()],
-        service_networks: vec!["10.96.0.0/16".parse().unwrap()],
+        node_networks: networks.collect::<Vec<_>>().try_into().unwrap(),
+        pod_networks: nets("10.244.0.0/16", "fd24::/56"),
+        service_networks: nets("10.96.0.0/16", "fd96::/112"),
         nodes: cluster.nodes().into_iter().enumerate().map(node).collect(),
     }
 }
@@ -97,6 +146,7 @@ fn facts() -> Facts {
         identity: String::new(),
         place: String::new(),
         remote: false,
+        remakes_for: Vec::new(),
     }
 }
 
@@ -283,8 +333,7 @@ fn keys_that_do_not_cover_the_cluster_are_refused() {
 
 #[test]
 fn requests_that_do_not_fit_together_are_refused() {
-    let mut bench = single();
-    bench.addresses.nodes.clear();
+    let bench = Bench::new(vec![NodeGroup::new(Role::Worker, 1)]);
     let code =
         |bench: &Bench| bench.stack.ensure_keys(None, &bench.request(), now()).unwrap_err().code;
     assert_eq!(code(&bench), "stack.kubernetes.no_control_plane");
@@ -332,7 +381,7 @@ fn the_api_is_known_by_name_where_its_certificate_has_no_such_address() {
     let known = |at: &str| {
         let text = access.kubeconfig(at.parse().unwrap()).render().expose().to_owned();
         assert!(text.contains(&format!("server: https://{at}\n")), "{text}");
-        text.contains("tls-server-name: control-plane-0\n")
+        text.contains("tls-server-name: kubernetes\n")
     };
     for certified in ["10.89.0.2:6443", "127.0.0.1:36443", "[::1]:36443"] {
         assert!(!known(certified), "{certified}");
@@ -356,6 +405,10 @@ proptest! {
         shares_images: bool,
         by_kubeadm: bool,
         cni in prop_oneof![Just(Cni::Bridge), Just(Cni::Flannel), Just(Cni::None)],
+        families in prop_oneof![
+            Just(vec![true]), Just(vec![false]), Just(vec![true, false]), Just(vec![false, true]),
+        ],
+        joins: bool,
     ) {
         // kubeadm makes one control plane; the cluster file says so.
         let (bootstrap, control_planes) =
@@ -364,11 +417,14 @@ proptest! {
             NodeGroup::new(Role::ControlPlane, control_planes),
             NodeGroup::new(Role::Worker, workers),
         ])
-        .with(bootstrap, cni);
+        .with(bootstrap, cni)
+        .of_families(&families)
+        .joining(if joins { &["control-plane-1", "worker-0"] } else { &[] });
         bench.facts.shares_images = shares_images;
         let keys = bench.keys(None, now());
         let configs = bench.render(&keys);
-        prop_assert_eq!(configs.len(), (control_planes + workers) as usize);
+        let balancers = u32::from(control_planes > 1);
+        prop_assert_eq!(configs.len(), (control_planes + workers + balancers) as usize);
         let again = bench.keys(Some(keys), now());
         for (node, config) in bench.render(&again) {
             prop_assert_eq!(config.digest(), configs[&node].digest());
@@ -417,7 +473,7 @@ fn check_requests(config: &NodeConfig, bench: &Bench) -> Result<(), TestCaseErro
         .nodes
         .iter()
         .filter(|(node, _)| node.as_str().starts_with("control"))
-        .map(|(_, own)| own.address)
+        .map(|(_, own)| own.primary())
         .collect();
     for task in &config.tasks {
         let Run::Requests(requests) = &task.run else { continue };
@@ -429,7 +485,11 @@ fn check_requests(config: &NodeConfig, bench: &Bench) -> Result<(), TestCaseErro
             }
             let rest = one.request.url.strip_prefix("https://").unwrap();
             let host: std::net::SocketAddr = rest.split('/').next().unwrap().parse().unwrap();
-            prop_assert!(control_planes.contains(&host.ip()));
+            let via_balancer = host == balancer::OF_A_NODE;
+            prop_assert!(via_balancer || control_planes.contains(&host.ip()), "{host}");
+            // A node may ask another one only where there is nobody else to ask.
+            let own = bench.addresses.nodes[&config.node].primary();
+            prop_assert!(via_balancer || control_planes.len() == 1 || host.ip() == own, "{host}");
         }
     }
     Ok(())

@@ -84,6 +84,7 @@ mod tests {
         }
         let programs = [
             "etcd",
+            "etcdctl",
             "kube-apiserver",
             "kube-controller-manager",
             "kube-scheduler",

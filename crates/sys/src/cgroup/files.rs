@@ -27,6 +27,13 @@ pub(super) fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).at("read", path.display())
 }
 
+/// The sum of these lines of a file such as `memory.stat`.
+pub(super) fn sum(text: &str, keys: &[&str]) -> u64 {
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    let wanted = lines.filter(|(key, _)| keys.contains(key));
+    wanted.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).sum()
+}
+
 /// Adds the pids of one folder. Processes outside of the caller's pid namespace are shown as 0 and left out.
 pub(super) fn read_pids(folder: &Path, pids: &mut BTreeSet<u32>) -> Result<()> {
     let path = folder.join("cgroup.procs");
@@ -102,4 +109,15 @@ fn is_gone(error: &io::Error) -> bool {
 
 fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_summed_by_their_whole_key() {
+        let text = "anon 5\nanon_thp 7\nshmem 3\nfile 100\n";
+        assert_eq!(sum(text, &["anon", "shmem", "absent"]), 8);
+    }
 }

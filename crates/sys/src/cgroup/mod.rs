@@ -115,7 +115,23 @@ impl Cgroup {
         self.folders().map(|path| files::open_for_writing(&path.join("cgroup.procs"))).collect()
     }
 
-    /// Sets all limits, lifting those that are `None`.
+    /// Bytes of memory that its processes use and that cannot be taken from them: files that are merely cached do not count. `None`
+    /// where nobody counts.
+    pub fn memory_in_use(&self) -> Result<Option<u64>> {
+        let Some(folder) = self.folder("memory") else { return Ok(None) };
+        let path = folder.join("memory.stat");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let keys: &[&str] = match self.version {
+            Version::V1 => &["total_rss", "total_shmem"],
+            Version::V2 => &["anon", "shmem", "kernel_stack", "pagetables", "slab_unreclaimable"],
+        };
+        Ok(Some(files::sum(&files::read(&path)?, keys)))
+    }
+
+    /// Sets all limits, lifting those that are `None`. Who has a limit of memory gets no swap beside it. Lowering the limit of memory
+    /// below what is in use is refused on v1 (`is_busy`); on v2 the kernel ends processes until it holds, so ask first.
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
         match self.version {
             Version::V1 => v1::set_limits(self, limits),
@@ -183,7 +199,9 @@ mod tests {
         assert_eq!(group, Cgroup::ensure(hierarchy, &relative).unwrap());
         assert_eq!(group, parent.below("cluster/node"));
         group.set_limits(limits).unwrap();
+        group.set_limits(limits).unwrap();
         group.set_limits(Limits::default()).unwrap();
+        assert_eq!(group.memory_in_use().unwrap().unwrap_or_default(), 0);
 
         let mut joined = Command::new("sh");
         joined.args(["-c", "sleep 60 & sleep 60"]);

@@ -47,7 +47,12 @@ pub(super) fn set_limits(group: &Cgroup, limits: Limits) -> Result<()> {
         set(group, "cpu", "cpu.cfs_period_us", Some(PERIOD), "-1")?;
     }
     set(group, "cpu", "cpu.cfs_quota_us", quota, "-1")?;
+    // Memory with swap is never less than memory, and not counted everywhere.
+    set(group, "memory", "memory.memsw.limit_in_bytes", None, "-1")?;
     set(group, "memory", "memory.limit_in_bytes", limits.memory, "-1")?;
+    if folder(group, "memory")?.join("memory.memsw.limit_in_bytes").exists() {
+        set(group, "memory", "memory.memsw.limit_in_bytes", limits.memory, "-1")?;
+    }
     set(group, "pids", "pids.max", limits.pids, "max")
 }
 

@@ -16,6 +16,9 @@ const WANTED: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
 /// The period to which a quota of processor time refers, in microseconds: the kernel's own default.
 const PERIOD: u64 = 100_000;
 
+/// The limit of swap.
+const SWAP: &str = "memory.swap.max";
+
 /// The caller's own group, or the nearest above it that can hand controllers down.
 pub(super) fn base(hierarchy: &Hierarchy) -> Result<Cgroup> {
     let Some(mounted) = hierarchy.mounted().first() else {
@@ -112,6 +115,9 @@ pub(super) fn set_limits(group: &Cgroup, limits: Limits) -> Result<()> {
     let quota = limits.cpu_millis.map(|millis| format!("{} {PERIOD}", millis * PERIOD / 1000));
     set(group, "cpu.max", quota.as_deref())?;
     set(group, "memory.max", limits.memory.map(|bytes| bytes.to_string()).as_deref())?;
+    // Absent where swap is not counted.
+    let swap = limits.memory.filter(|_| group.folders().all(|path| path.join(SWAP).exists()));
+    set(group, SWAP, swap.map(|_| "0"))?;
     set(group, "pids.max", limits.pids.map(|count| count.to_string()).as_deref())
 }
 

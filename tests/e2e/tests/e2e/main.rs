@@ -3,6 +3,7 @@
 //! `cargo test -p bivouac-e2e -- docker/` runs the cases of one setting, `-- load` those of one scenario. They run one after another,
 //! whatever `--test-threads` says: they look at the whole machine.
 
+mod change;
 mod compose;
 mod engine;
 mod healing;
@@ -22,12 +23,13 @@ use bivouac_e2e::{Case, Engine, Ground, Setting, Tally, say};
 use libtest_mimic::{Arguments, Completion, Trial};
 
 /// Quick ones first.
-const CASES: [&[Case]; 10] = [
+const CASES: [&[Case]; 11] = [
     &trouble::CASES,
     &life::CASES,
     &network::CASES,
     &load::CASES,
     &healing::CASES,
+    &change::CASES,
     &side_by_side::CASES,
     &nothing_left::CASES,
     &test_cluster::CASES,

@@ -183,6 +183,8 @@ impl Bench<'_> {
         let options = UpOptions {
             agent: home::own_binary()?,
             kubeconfig: None,
+            verb: "up",
+            only: std::collections::BTreeSet::new(),
             timeout: Duration::from_secs(300),
         };
         up(&request, &options, &Reporter::silent(), &self.cancel).await?;

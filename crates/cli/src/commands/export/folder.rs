@@ -38,7 +38,7 @@ impl Record {
     /// That of this bivouac.
     pub fn new(cluster: Cluster, addresses: Addresses) -> Self {
         let bivouac = env!("CARGO_PKG_VERSION").to_owned();
-        Self { format: FORMAT, bivouac, applied: Applied { cluster, addresses } }
+        Self { format: FORMAT, bivouac, applied: Applied::new(cluster, addresses) }
     }
 }
 

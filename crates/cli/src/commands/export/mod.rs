@@ -3,7 +3,7 @@
 mod folder;
 mod readme;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -13,13 +13,13 @@ use bivouac_engine::{
     published_ports,
 };
 use bivouac_plan::assign_addresses;
-use bivouac_provider::{NetworkRequest, NodeRequest, Progress, PublishedPort};
+use bivouac_provider::{NetworkRequest, NodeRequest, Progress};
 use bivouac_providers::docker::compose::{ExportRequest, export};
 use bivouac_providers::is_absent;
 use bivouac_spec::cluster::{Cluster, DockerProvider, Protocol, Provider};
 use bivouac_spec::facts::{Applied, CgroupVersion, Facts};
 use bivouac_spec::quantity::Bytes;
-use bivouac_spec::{ClusterName, NodeName, Problem, Problems};
+use bivouac_spec::{ClusterName, NodeName, Problem, Problems, PublishedPort};
 use bivouac_stacks::{Access, KubernetesAccess, RenderRequest};
 use camino::Utf8PathBuf;
 use serde::Serialize;
@@ -94,7 +94,8 @@ async fn write(global: &Global, wanted: &Wanted, reporter: &Reporter) -> Result<
         assign_addresses(cluster, &occupied, existing)?
     };
     let stack = bivouac_stacks::open(&cluster.spec.stack);
-    let render = RenderRequest { cluster, addresses: &addresses, facts };
+    let joined = BTreeSet::new();
+    let render = RenderRequest { cluster, addresses: &addresses, facts, joined: &joined };
     let keys = stack.ensure_keys(folder.keys()?, &render, SystemTime::now())?;
     let configs = stack.render(&render, &keys)?;
     let Access::Kubernetes(access) = stack.access(&render, &keys)?;
@@ -276,6 +277,7 @@ fn unknown_facts() -> Facts {
         reaches_nodes: false,
         identity: String::new(),
         place: String::new(),
+        remakes_for: Vec::new(),
         remote: false,
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::problem::failed;
 use super::service::{Extras, NETWORK, escape, render};
-use crate::docker::{names, network};
+use crate::docker::{names, network, record};
 
 /// A project, see <https://github.com/compose-spec/compose-spec>. What it holds is escaped.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,26 @@ impl Document {
         self.volumes.insert(node.to_string(), volume);
     }
 
+    /// Describes a node that is changed while it runs: its limits and its record. The rest stays as it was made.
+    pub(super) fn change_node(&mut self, request: &NodeRequest) {
+        let service = self.services.get_mut(request.node.as_str());
+        let Some(service) = service.and_then(Value::as_object_mut) else { return };
+        let cpus = request.resources.cpus.map(|cpus| f64::from(cpus.0) / 1000.0);
+        let memory = request.resources.memory.map(|memory| memory.0);
+        for (name, limit) in
+            [("cpus", json!(cpus)), ("mem_limit", json!(memory)), ("memswap_limit", json!(memory))]
+        {
+            match limit {
+                Value::Null => drop(service.remove(name)),
+                limit => drop(service.insert(name.to_owned(), limit)),
+            }
+        }
+        if let Some(labels) = service.get_mut("labels").and_then(Value::as_object_mut) {
+            let record = escape(record::text(&request.record()).into());
+            labels.insert(names::RECORD.to_owned(), record);
+        }
+    }
+
     /// Forgets a node.
     pub(super) fn remove_node(&mut self, node: &NodeName) {
         self.services.remove(node.as_str());
@@ -104,11 +124,14 @@ impl Document {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::container::{Binding, Blueprint, Offer};
+    use crate::docker::container::{Binding, Blueprint, Offer, own_addresses};
     use crate::docker::samples;
 
     fn document(offer: &Offer, build: Option<&str>) -> Document {
-        let control = samples::node();
+        document_of(&samples::node(), offer, build)
+    }
+
+    fn document_of(control: &NodeRequest, offer: &Offer, build: Option<&str>) -> Document {
         let network = NetworkRequest {
             cluster: control.cluster.clone(),
             addresses: control.addresses.clone(),
@@ -122,11 +145,11 @@ mod tests {
             host_port: 36443,
         }];
         let mut document = Document::new("compose", &network);
-        for (request, bindings, build) in [(&control, &bindings[..], build), (&worker, &[], None)] {
+        for (request, bindings, build) in [(control, &bindings[..], build), (&worker, &[], None)] {
             let blueprint = Blueprint {
                 provider: "compose",
                 request,
-                address: request.addresses.nodes[&request.node].address,
+                addresses: own_addresses(request).unwrap(),
                 image: "bivouac.dev/node:1-2",
                 offer,
                 bindings,
@@ -156,6 +179,41 @@ mod tests {
             shared_images: None,
         };
         insta::assert_snapshot!(document(&offer, Some("./image")).text().unwrap());
+    }
+
+    #[test]
+    fn a_node_that_is_changed_is_described_as_if_made_so() {
+        let offer =
+            Offer { privileged: true, devices: vec![], modules: false, shared_images: None };
+        let (before, mut after) = (samples::node(), samples::node());
+        for resources in [
+            bivouac_spec::cluster::Resources::default(),
+            bivouac_spec::cluster::Resources {
+                cpus: Some(bivouac_spec::quantity::Cpus(250)),
+                memory: Some(bivouac_spec::quantity::Bytes(1 << 29)),
+            },
+        ] {
+            after.resources = resources;
+            after.config.modules.push("x".to_owned());
+            let mut changed = document_of(&before, &offer, None);
+            changed.change_node(&after);
+            let node = |document: &Document| document.services["worker-0"].clone();
+            assert_eq!(node(&changed), node(&document_of(&after, &offer, None)));
+        }
+    }
+
+    #[test]
+    fn a_network_of_two_ip_families() {
+        let mut request = samples::node();
+        request.addresses = samples::dual_stack(2);
+        let network = NetworkRequest {
+            cluster: request.cluster.clone(),
+            addresses: request.addresses.clone(),
+            ports: Vec::new(),
+        };
+        let network = Document::new("compose", &network).networks[NETWORK].clone();
+        assert_eq!(network["enable_ipv6"], true);
+        assert_eq!(network["ipam"]["config"][1]["subnet"], "fd00:89::/64");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::document::Document;
 use super::folder::Folder;
 use super::problem::usage;
 use crate::docker::archive::Recipe;
-use crate::docker::container::{Binding, Blueprint, MODULES, Offer};
+use crate::docker::container::{Binding, Blueprint, MODULES, Offer, own_addresses};
 use crate::docker::{image, names};
 
 /// The provider that the containers name: whoever has bivouac sees and removes them like those of a cluster of its own.
@@ -92,10 +92,6 @@ fn describe(
     tag: &str,
     build: Option<&str>,
 ) -> Result<(), Problem> {
-    let address =
-        node.addresses.nodes.get(&node.node).map(|own| own.address).ok_or_else(|| {
-            usage("no_address", format_args!("node {} has no address", node.node))
-        })?;
     let bindings = node.ports.iter().map(|port| {
         let host_port = port.host_port.ok_or_else(|| {
             let message =
@@ -117,7 +113,7 @@ fn describe(
     let blueprint = Blueprint {
         provider: PROVIDER,
         request: node,
-        address,
+        addresses: own_addresses(node)?,
         image: tag,
         offer: &offer,
         bindings: &bindings,

@@ -60,15 +60,36 @@ impl Folder {
 
     /// Writes what is put into a node.
     pub(super) fn write_node(&self, request: &NodeRequest) -> Result<(), Problem> {
-        let folder = self.node(&request.node);
-        let machine_id = self.machine_id(&request.node)?;
-        let ground = furnish::ground(request, &machine_id);
-        let encode = |encoded: serde_json::Result<Vec<u8>>| {
-            let message = || format!("the config of node {} cannot be written", request.node);
-            encoded.map_err(|error| failed("config", message()).because(&error))
-        };
-        write(&folder.join("node.json"), &encode(serde_json::to_vec(&request.config))?, 0o600)?;
-        write(&folder.join("ground.json"), &encode(serde_json::to_vec(&ground))?, 0o600)
+        for (path, content) in self.documents(request)? {
+            write(&path, &content, 0o600)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was put into a node, which runs: its container has these very files, not what takes their names.
+    pub(super) fn rewrite_node(&self, request: &NodeRequest) -> Result<(), Problem> {
+        for (path, content) in self.documents(request)? {
+            let write = || -> io::Result<()> {
+                let mut file = OpenOptions::new().write(true).open(&path)?;
+                file.write_all(&content)?;
+                file.set_len(content.len() as u64)?;
+                file.sync_all()
+            };
+            write().map_err(|error| {
+                failed("write", format_args!("{path} cannot be written")).because(&error)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn documents(&self, request: &NodeRequest) -> Result<Vec<(Utf8PathBuf, Vec<u8>)>, Problem> {
+        let (folder, machine_id) = (self.node(&request.node), self.machine_id(&request.node)?);
+        let documents = furnish::documents(request, &machine_id)?.into_iter();
+        // They are called the same in the node.
+        let named = documents.filter_map(|(path, content)| {
+            Some((folder.join(Utf8Path::new(path).file_name()?), content))
+        });
+        Ok(named.collect())
     }
 
     /// Removes what is put into a node.
@@ -164,6 +185,16 @@ mod tests {
         folder.write_node(&request).unwrap();
         assert_eq!(folder.machine_id(&request.node).unwrap(), before);
         assert_eq!(folder.nodes(), ["worker-0".parse().unwrap()]);
+        let path = folder.path.join("nodes/worker-0/node.json");
+        let held = std::fs::File::open(&path).unwrap();
+        let mut changed = request.clone();
+        changed.config.modules.push("x".to_owned());
+        for wanted in [&changed, &request] {
+            folder.rewrite_node(wanted).unwrap();
+            let text = std::io::read_to_string(std::fs::File::open(&path).unwrap()).unwrap();
+            assert_eq!(text, serde_json::to_string(&wanted.config).unwrap());
+            assert_eq!(held.metadata().unwrap().len(), text.len() as u64);
+        }
         folder.remove_node(&request.node).unwrap();
         assert_eq!(folder.nodes(), []);
         folder.remove_node(&request.node).unwrap();

@@ -11,18 +11,20 @@ use bivouac_spec::facts::{Need, Outcome, Survey};
 use bivouac_spec::{ClusterName, NodeName, ObservedCluster, Problem};
 use bollard::models::ContainerInspectResponse;
 use camino::Utf8PathBuf;
+use futures::FutureExt as _;
 use tokio::sync::{OnceCell, RwLock};
 
 use super::command::{Call, Compose};
 use super::document::Document;
 use super::folder::{self, Folder};
 use super::problem::{failed, unfit};
-use crate::docker::container::Blueprint;
+use crate::docker::container::{Blueprint, own_addresses};
 use crate::docker::create::{Making, offer};
 use crate::docker::engine::Engine;
 use crate::docker::problem::{OrProblem as _, absent_is_success};
 use crate::docker::retry::{ATTEMPTS, given_up, next_offer};
-use crate::docker::{DockerProvider, DockerRequest, image, names, network};
+use crate::docker::update::Change;
+use crate::docker::{DockerProvider, DockerRequest, image, made, names, network};
 
 /// What the provider needs to know.
 #[derive(Debug, Clone)]
@@ -134,17 +136,8 @@ impl ComposeProvider {
         before: Option<&ContainerInspectResponse>,
     ) -> Result<(), Problem> {
         let request = making.request;
-        let (cluster, node) = (&request.cluster, &request.node);
-        let address =
-            request.addresses.nodes.get(node).map(|own| own.address).ok_or_else(|| {
-                failed(
-                    "no_address",
-                    format_args!("node {node} of cluster {cluster} has no address"),
-                )
-            })?;
-        let wanted = ImageRequest { image: request.image.clone(), agent: request.agent.clone() };
         // One look, unless somebody removed it since it was brought.
-        let tag = image::ensure(making.engine, &wanted, &|_| ()).await?;
+        let tag = image::ensure(making.engine, &image_of(request), &|_| ()).await?;
         let mut offer = offer(making.engine, &request.image.shared_images)?;
         let mut tried = BTreeSet::new();
         let mut bindings = making.bindings(before, &mut tried)?;
@@ -154,7 +147,7 @@ impl ComposeProvider {
             let blueprint = Blueprint {
                 provider: self.name(),
                 request,
-                address,
+                addresses: own_addresses(request)?,
                 image: &tag,
                 offer: &offer,
                 bindings: &bindings,
@@ -177,6 +170,40 @@ impl ComposeProvider {
         }
     }
 
+    /// Writes what a node that runs is to be now.
+    async fn deliver(&self, request: &NodeRequest) -> Result<(), Problem> {
+        let folder = self.folder(&request.cluster);
+        let turn = self.turn(&request.cluster);
+        let _alone = turn.write().await;
+        if let Some(mut document) = folder.read()? {
+            document.change_node(request);
+            folder.write(&document)?;
+        }
+        folder.rewrite_node(request)
+    }
+
+    /// Starts the node, with another container where it must be.
+    async fn start_anew(
+        &self,
+        making: &Making<'_>,
+        before: Option<&ContainerInspectResponse>,
+    ) -> Result<(), Problem> {
+        let NodeRequest { cluster, node, .. } = making.request;
+        let name = names::node(cluster, node);
+        let volume = absent_is_success(making.engine.docker.inspect_volume(&name).await)
+            .or_problem("volume", format_args!("volume {name} cannot be looked for"))?;
+        if before.is_some() {
+            making.forget_changes().await?;
+        }
+        let made = self.make(making, before).await;
+        if made.is_err() && volume.is_none() {
+            let _ = self.destroy_node(cluster, node).await;
+        } else if made.is_err() {
+            let _ = making.remove_container(&name).await;
+        }
+        made
+    }
+
     async fn forget(&self, cluster: &ClusterName, node: &NodeName) -> Result<(), Problem> {
         let folder = self.folder(cluster);
         let turn = self.turn(cluster);
@@ -187,6 +214,10 @@ impl ComposeProvider {
         }
         folder.remove_node(node)
     }
+}
+
+fn image_of(request: &NodeRequest) -> ImageRequest {
+    ImageRequest { image: request.image.clone(), agent: request.agent.clone() }
 }
 
 #[async_trait]
@@ -244,18 +275,27 @@ impl Provider for ComposeProvider {
         let making = Making { engine, provider: self.name(), request };
         let name = names::node(&request.cluster, &request.node);
         let before = making.existing(&name).await?;
-        if !making.wake(before.as_ref(), &name).await? {
-            let volume = absent_is_success(engine.docker.inspect_volume(&name).await)
-                .or_problem("volume", format_args!("volume {name} cannot be looked for"))?;
-            let made = self.make(&making, before.as_ref()).await;
-            if made.is_err() && volume.is_none() {
-                let _ = self.destroy_node(&request.cluster, &request.node).await;
-            } else if made.is_err() {
-                let _ = making.remove_container(&name).await;
+        let running = match &before {
+            Some(container) if making.wake(Some(container), &name).await? => Some(container),
+            _ => None,
+        };
+        let change = match running {
+            Some(container) => making.change(container).await?,
+            None => Change::Remake,
+        };
+        match (change, running) {
+            (Change::None, _) => {}
+            (Change::InPlace, Some(container)) => {
+                making.update(container, self.deliver(request).boxed()).await?;
             }
-            made?;
+            (_, running) => {
+                if running.is_some() {
+                    making.halt(&image_of(request)).await?;
+                }
+                self.start_anew(&making, before.as_ref()).await?;
+            }
         }
-        self.open_node(&request.cluster, &request.node).await
+        made(engine, &making)
     }
 
     async fn open_node(

@@ -63,6 +63,8 @@ struct Service {
     mem_limit: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     memswap_limit: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sysctls: Option<BTreeMap<String, String>>,
     networks: Value,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ports: Vec<Value>,
@@ -109,6 +111,7 @@ pub(super) fn render(
         cpus: host.nano_cpus.take().map(billionths),
         mem_limit: host.memory.take(),
         memswap_limit: host.memory_swap.take(),
+        sysctls: host.sysctls.take().map(|sysctls| sysctls.into_iter().collect()),
         networks: json!({NETWORK: endpoint_of(endpoint)}),
         ports: ports(host.port_bindings.take().unwrap_or_default()),
         tmpfs: tmpfs(&mut host),
@@ -238,11 +241,12 @@ fn bind(source: &str, target: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::container::{Binding, Blueprint, Offer};
+    use crate::docker::container::{Binding, Blueprint, Offer, own_addresses};
     use crate::docker::samples;
 
     fn body(offer: &Offer) -> ContainerCreateBody {
-        let request = samples::node();
+        let mut request = samples::node();
+        request.addresses = samples::dual_stack(2);
         let bindings = [Binding {
             port: samples::port(6443),
             host_ip: "127.0.0.1".parse().unwrap(),
@@ -251,7 +255,7 @@ mod tests {
         let blueprint = Blueprint {
             provider: "compose",
             request: &request,
-            address: "10.89.7.2".parse().unwrap(),
+            addresses: own_addresses(&request).unwrap(),
             image: "bivouac.dev/node:1-2",
             offer,
             bindings: &bindings,

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 
 use bivouac_provider::NetworkRequest;
 use proptest::prelude::*;
@@ -33,14 +34,33 @@ fn a_port_that_the_ground_may_choose_needs_no_rule() {
 }
 
 #[test]
+fn ports_go_to_the_address_of_their_family() {
+    let asked = [("worker-0", "::", Some(80)), ("worker-0", "0.0.0.0", Some(80))];
+    let mut request = request(&asked);
+    request.addresses = crate::samples::dual_stack(1);
+    let found: Vec<_> =
+        forwards(&request).unwrap().iter().map(|one| (one.from.to_string(), one.to)).collect();
+    let six = ("[::]:80/tcp".to_owned(), "[fd00:89::2]:6443".parse().unwrap());
+    assert_eq!(found, [six, ("0.0.0.0:80/tcp".to_owned(), "10.89.7.2:6443".parse().unwrap())]);
+    // Where nothing is said, and the nodes have no IPv4 addresses.
+    let mut request = self::request(&[("worker-0", "", Some(80))]);
+    request.addresses = crate::samples::ipv6(1);
+    assert_eq!(forwards(&request).unwrap()[0].from, port("[fd00:89::1]:80/tcp"));
+}
+
+#[test]
 fn every_port_that_cannot_be_forwarded_is_told() {
     let asked = [("worker-0", "::1", Some(1)), ("worker-9", "0.0.0.0", Some(2))];
-    let problem = forwards(&request(&asked)).unwrap_err();
-    assert_eq!(problem.code, "provider.linux.ipv6_port");
+    let mut request = request(&asked);
+    let problem = forwards(&request).unwrap_err();
+    assert_eq!(problem.code, "provider.linux.port_family");
     insta::assert_snapshot!(format!("{}\n{}", problem.message, problem.causes.join("\n")), @r"
-    cluster demo cannot publish port 6443 of node worker-0 at ::1: ports are forwarded over IPv4 only
+    cluster demo cannot publish port 6443 of node worker-0 at ::1: its nodes have no IPv6 address
     also: node worker-9 of cluster demo has no address to publish a port of
     ");
+    request.addresses = crate::samples::dual_stack(1);
+    let problem = forwards(&request).unwrap_err();
+    assert_eq!(problem.code, "provider.linux.loopback_port");
 }
 
 #[test]
@@ -53,7 +73,7 @@ fn a_socket_is_told_with_its_process() {
         (socket.local_addr().unwrap().port(), Protocol::Udp),
     ] {
         for ip in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
-            let port = HostPort { address: SocketAddrV4::new(ip, number), protocol };
+            let port = HostPort { address: SocketAddr::new(ip.into(), number), protocol };
             let problem = check_socket(&cluster, port).unwrap_err();
             assert_eq!(problem.code, "provider.linux.port_taken");
             let (name, own) = (protocol.name(), std::process::id());
@@ -63,6 +83,21 @@ fn a_socket_is_told_with_its_process() {
             assert!(problem.message.ends_with(&end), "{problem:?}");
         }
     }
+    // Who has it at IPv4 addresses does not have it at IPv6 ones.
+    let number = listener.local_addr().unwrap().port();
+    let port = HostPort {
+        address: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), number),
+        protocol: Protocol::Tcp,
+    };
+    check_socket(&cluster, port).unwrap();
+    let six = TcpListener::bind("[::1]:0").unwrap();
+    let number = six.local_addr().unwrap().port();
+    let port = HostPort {
+        address: SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), number),
+        protocol: Protocol::Tcp,
+    };
+    let problem = check_socket(&cluster, port).unwrap_err();
+    assert!(problem.message.contains(&std::process::id().to_string()), "{problem:?}");
     let free = HostPort { address: "192.0.2.1:80".parse().unwrap(), protocol: Protocol::Tcp };
     let problem = check_socket(&cluster, free).unwrap_err();
     assert_eq!(problem.code, "provider.linux.no_host_address");
@@ -76,6 +111,7 @@ fn all_addresses_overlap_each() {
         ("127.0.0.2:80/tcp", false),
         ("127.0.0.1:81/tcp", false),
         ("0.0.0.0:80/udp", false),
+        ("[::]:80/tcp", false),
     ]);
     let one = port("127.0.0.1:80/tcp");
     for (text, overlaps) in cases {
@@ -86,14 +122,16 @@ fn all_addresses_overlap_each() {
 
 proptest! {
     #[test]
-    fn comments_read_back(ip: [u8; 4], number: u16, udp: bool) {
+    fn comments_read_back(ip: [u8; 4], six: Option<[u8; 16]>, number: u16, udp: bool) {
         let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
-        let address = SocketAddrV4::new(ip.into(), number);
-        let from = HostPort { address, protocol };
-        let forward = Forward { from, to: SocketAddrV4::new([10, 89, 7, 2].into(), 80) };
-        let addresses = crate::samples::addresses(1);
+        let ip = six.map_or(IpAddr::from(ip), IpAddr::from);
+        let from = HostPort { address: SocketAddr::new(ip, number), protocol };
+        let to = if ip.is_ipv4() { "10.89.7.2:80" } else { "[fd00:89::2]:80" };
+        let forward = Forward { from, to: to.parse().unwrap() };
+        let addresses = crate::samples::dual_stack(1);
         let cluster = "demo".parse().unwrap();
         let rules = crate::linux::rules::render(&cluster, &addresses, None, &[forward, forward]);
-        prop_assert_eq!(parse(&rules), [from]);
+        let is_told = !(ip.is_ipv6() && ip.is_loopback());
+        prop_assert!(!is_told || parse(&rules) == [from]);
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bivouac_spec::Problem;
-use bivouac_sys::cgroup::{Cgroup, Hierarchy, Limits, Version};
+use bivouac_sys::cgroup::{Cgroup, Hierarchy, Version};
 use bivouac_sys::namespace::{Namespace, unshare};
 use bivouac_sys::process::ProcessId;
 
@@ -84,10 +84,6 @@ fn ensure_cgroup(boot: &Boot, hierarchy: &Hierarchy) -> bivouac_sys::Result<Cgro
         Err(error) if error.is_absent() => Cgroup::ensure(hierarchy, &name)?,
         other => other?,
     };
-    cgroup.set_limits(Limits {
-        cpu_millis: boot.resources.cpus.map(|cpus| u64::from(cpus.0)),
-        memory: boot.resources.memory.map(|memory| memory.0),
-        pids: None,
-    })?;
+    cgroup.set_limits(group::limits(boot.resources))?;
     Ok(cgroup)
 }

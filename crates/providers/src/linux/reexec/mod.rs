@@ -11,6 +11,7 @@ mod link;
 mod root;
 mod survey;
 mod survey_host;
+mod update;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -58,6 +59,10 @@ fn run(order: Order, reports: &mut Reports) -> Result<u8, Problem> {
         Order::Boot(boot) => {
             boot::boot(&boot)?;
             reports.answer(Answer::Running)
+        }
+        Order::Update(order) => {
+            update::update(&order)?;
+            reports.answer(Answer::Updated)
         }
         Order::Exec(exec) => exec::exec(&exec, reports),
         Order::Put(order) => {

@@ -9,6 +9,7 @@ use std::process::Command;
 use bivouac_spec::Problem;
 use bivouac_spec::node::paths;
 use bivouac_sys::cgroup::{Cgroup, Hierarchy, mount_view};
+use bivouac_sys::machine;
 use bivouac_sys::mount::{
     Attributes, Filesystem, Overlay, Propagation, bind, bind_read_only, mount, pivot_root,
     set_propagation,
@@ -21,7 +22,7 @@ use fs_err as fs;
 use super::super::names;
 use super::super::order::Boot;
 use super::super::problem::{OrProblem as _, failed};
-use super::{device, environment};
+use super::{device, environment, update};
 use crate::hosts::render_hosts;
 
 /// Open files: what Kubernetes' own units ask for. Lowered to what is permitted.
@@ -52,6 +53,8 @@ fn prepare(boot: &Boot, hierarchy: &Hierarchy, cgroup: &Cgroup) -> Result<(), Pr
         .or_problem("mount", "the node's mounts cannot be kept from the host")?;
     let root = mount_root(boot)?;
     mount_kernel(&root, hierarchy)?;
+    machine::show(update::view(boot.resources), &root, resolve(&root, update::STAGE))
+        .or_problem("machine", format_args!("node {} cannot be shown its limits", boot.node))?;
     device::fill(&root, &boot.folder.console())?;
     bind_directories(boot, &root)?;
     write_identity(boot, &root)?;

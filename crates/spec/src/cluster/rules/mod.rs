@@ -1,9 +1,11 @@
 //! What types cannot express: rules between values, and the syntax that Kubernetes asks for.
 
+mod incus;
 mod labels;
 mod network;
 mod nodes;
 mod ports;
+mod stack;
 
 pub use nodes::NODES_MAX;
 
@@ -56,9 +58,14 @@ impl Finding {
 pub(super) fn findings(cluster: &Cluster) -> Vec<Finding> {
     let mut findings = Vec::new();
     check_provider(&cluster.spec.provider, &mut findings);
-    let Stack::Kubernetes(kubernetes) = &cluster.spec.stack;
-    check_kubernetes(kubernetes, &mut findings);
-    nodes::check_bootstrap(kubernetes.bootstrap, &cluster.spec.nodes, &mut findings);
+    match &cluster.spec.stack {
+        Stack::Kubernetes(kubernetes) => {
+            check_kubernetes(kubernetes, &mut findings);
+            nodes::check_bootstrap(kubernetes.bootstrap, &cluster.spec.nodes, &mut findings);
+        }
+        Stack::Incus(incus) => incus::check(incus, &cluster.spec, &mut findings),
+    }
+    stack::check(&cluster.spec, &mut findings);
     nodes::check(&cluster.spec.nodes, &mut findings);
     labels::check(&cluster.spec.nodes, &mut findings);
     let count = nodes::total(&cluster.spec.nodes);

@@ -30,23 +30,6 @@ pub(super) fn check(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
 }
 
 fn check_counts(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
-    let control_planes = control_planes(groups);
-    if control_planes == 0 {
-        let message = "the cluster has no control plane";
-        let finding = Finding::new(NODES, "spec.no_control_plane", message);
-        findings.push(finding.help("Add `- {role: control-plane}` to `spec.nodes`."));
-    } else if control_planes.is_multiple_of(2) {
-        let last = groups.iter().rposition(|g| g.role == Role::ControlPlane && g.count > 0);
-        let path = field(&item(NODES, last.unwrap_or_default()), "count");
-        let message = format!(
-            "{control_planes} control planes bear no more failures than {}",
-            control_planes - 1
-        );
-        let finding = Finding::new(&path, "spec.even_control_planes", message).scope(NODES);
-        let (fewer, more) = (control_planes - 1, control_planes + 1);
-        findings
-            .push(finding.help(format!("Use an odd number of control planes: {fewer} or {more}.")));
-    }
     let total = total(groups);
     if total > NODES_MAX {
         let message = format!("the cluster has {total} nodes, at most {NODES_MAX} are supported");
@@ -84,7 +67,8 @@ fn check_names(groups: &[NodeGroup], findings: &mut Vec<Finding>) {
         let prefix = group.prefix();
         let path = field(&item(NODES, index), "name");
         let count = counted.entry(prefix).or_default();
-        *count = count.saturating_add(group.count);
+        let skipped = u32::try_from(group.skip.len()).unwrap_or(u32::MAX);
+        *count = count.saturating_add(group.count).saturating_add(skipped);
         if let Err(error) = NodeName::indexed(prefix, count.saturating_sub(1)) {
             let message = format!("the nodes of the group cannot be named: {error}");
             let help = "Choose a short `name` of lower-case letters, digits and `-`.";
@@ -114,7 +98,7 @@ fn check_resources(group: &NodeGroup, path: &str, findings: &mut Vec<Finding>) {
     }
     let least = match group.role {
         Role::ControlPlane => Bytes(512 << 20),
-        Role::Worker => Bytes(256 << 20),
+        Role::Worker | Role::Member | Role::Balancer => Bytes(256 << 20),
     };
     if let Some(memory) = group.resources.memory.filter(|memory| *memory < least) {
         let message = format!(

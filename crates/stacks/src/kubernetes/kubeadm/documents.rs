@@ -7,7 +7,7 @@ use super::super::control_plane::{self, local_server_flags};
 use super::super::layout::{API_PORT, Layout, Member, join};
 use super::super::manifests::coredns;
 use super::super::places::{self, CONTAINERD_SOCKET, KUBEADM_CONFIG, KUBEADM_PATCHES};
-use super::super::{settings, tuning, versions};
+use super::super::{etcd, settings, tuning, versions};
 
 const VERSION: &str = "kubeadm.k8s.io/v1beta4";
 /// Where a published or forwarded port ends.
@@ -41,7 +41,7 @@ fn init_configuration(member: &Member) -> Value {
     json!({
         "apiVersion": VERSION,
         "kind": "InitConfiguration",
-        "localAPIEndpoint": {"advertiseAddress": member.address, "bindPort": API_PORT},
+        "localAPIEndpoint": {"advertiseAddress": member.address(), "bindPort": API_PORT},
         "nodeRegistration": registration(member),
         "patches": {"directory": KUBEADM_PATCHES},
     })
@@ -61,7 +61,7 @@ fn registration(member: &Member) -> Value {
         "name": member.name(),
         "criSocket": format!("unix://{CONTAINERD_SOCKET}"),
         "imagePullPolicy": "IfNotPresent",
-        "kubeletExtraArgs": arguments(&[("node-ip", member.address.to_string())]),
+        "kubeletExtraArgs": arguments(&[("node-ip", member.node_ip())]),
         "taints": member.taints,
     })
 }
@@ -130,7 +130,7 @@ fn etcd_arguments(layout: &Layout<'_>) -> Vec<Value> {
         ("log-level", "warn".to_owned()),
     ];
     if !layout.elects() {
-        flags.extend(control_plane::quick_election());
+        flags.extend(etcd::quick_election());
     }
     arguments(&flags)
 }

@@ -107,7 +107,7 @@ fn init(member: &Member) -> Vec<Task> {
     vec![
         kubeadm(INIT, Vec::new(), INIT_SCRIPT, LATER),
         ask(API_SERVER, after([KUBELET]), vec![("the API server", answers)]),
-        ask(API, after([API_SERVER]), vec![("the API server", open_to_all(member))]),
+        ask(API, after([API_SERVER]), vec![("the API server", open_to_all(member.api))]),
         kubeadm(FINISH, after([NODES, API]), INIT_FINISH_SCRIPT, EARLIER),
     ]
 }
@@ -124,7 +124,7 @@ fn join(member: &Member) -> Vec<Task> {
     ];
     let kubelet = places::kubeconfig(KUBELET);
     vec![
-        ask(API, Vec::new(), vec![("the API server", open_to_all(member))]),
+        ask(API, Vec::new(), vec![("the API server", open_to_all(member.api))]),
         ask(ANNOUNCED, after([API]), questions),
         kubeadm(
             JOIN,

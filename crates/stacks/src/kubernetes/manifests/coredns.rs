@@ -1,4 +1,4 @@
-//! The cluster's DNS, as kubeadm 1.36 sets it up (`cmd/kubeadm/app/phases/addons/dns`), with one replica.
+//! The cluster's DNS, as kubeadm 1.36 sets it up (`cmd/kubeadm/app/phases/addons/dns`), with one replica where one will do.
 
 use serde_json::{Value, json};
 
@@ -9,9 +9,8 @@ use super::super::versions::COREDNS;
 const NAMESPACE: &str = "kube-system";
 /// One answers for a small cluster; kubeadm would make two.
 pub(in super::super) const REPLICAS: u32 = 1;
-/// There is one replica: who asks it before it is ready gets no worse answer than from nobody, and kube-proxy's rules are in place by
-/// the time it is.
-const PUBLISHED_EARLY: bool = true;
+/// Where the loss of a node is to be survived, so is the loss of one that answers.
+const REPLICAS_OF_SEVERAL: u32 = 2;
 /// Seconds between two questions of the kubelet whether it is ready.
 pub(in super::super) const READY_PERIOD: u32 = 1;
 
@@ -42,7 +41,7 @@ pub(super) fn objects(layout: &Layout<'_>) -> Vec<Value> {
             "metadata": {"name": "coredns", "namespace": NAMESPACE},
             "data": {"Corefile": corefile(&layout.settings.domain)},
         }),
-        deployment(),
+        deployment(layout),
         service(layout),
     ]
 }
@@ -79,7 +78,7 @@ fn corefile(domain: &str) -> String {
 
 fn service(layout: &Layout<'_>) -> Value {
     let port = |name: &str, number: u16, protocol: &str| json!({"name": name, "port": number, "protocol": protocol, "targetPort": number});
-    json!({
+    let mut service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
             "name": "kube-dns", "namespace": NAMESPACE,
@@ -94,9 +93,14 @@ fn service(layout: &Layout<'_>) -> Value {
             "clusterIP": layout.dns,
             "ports": [port("dns", 53, "UDP"), port("dns-tcp", 53, "TCP"), port("metrics", 9153, "TCP")],
             "selector": {"k8s-app": "kube-dns"},
-            "publishNotReadyAddresses": PUBLISHED_EARLY,
+            // While nobody is ready, who asks gets no worse answer than from nobody, and kube-proxy's rules are in place before.
+            "publishNotReadyAddresses": true,
         },
-    })
+    });
+    if layout.addresses.service_networks.len() > 1 {
+        service["spec"]["ipFamilyPolicy"] = json!("PreferDualStack");
+    }
+    service
 }
 
 /// What is different in the Service that kubeadm makes.
@@ -104,11 +108,38 @@ pub(super) fn early() -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": "kube-dns", "namespace": NAMESPACE},
-        "spec": {"publishNotReadyAddresses": PUBLISHED_EARLY},
+        "spec": {"publishNotReadyAddresses": true},
     })
 }
 
-fn deployment() -> Value {
+/// The Service from when it answers on: with several replicas, one that is lost must not be asked.
+pub(super) fn settled(layout: &Layout<'_>) -> Value {
+    let mut service = service(layout);
+    service["spec"]["publishNotReadyAddresses"] = json!(false);
+    service
+}
+
+/// Several are on different nodes when there are as many.
+fn affinity() -> Value {
+    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+        "weight": 100,
+        "podAffinityTerm": {
+            "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            "topologyKey": "kubernetes.io/hostname",
+        },
+    }]}})
+}
+
+fn deployment(layout: &Layout<'_>) -> Value {
+    let mut deployment = single();
+    if layout.elects() {
+        deployment["spec"]["replicas"] = json!(REPLICAS_OF_SEVERAL);
+        deployment["spec"]["template"]["spec"]["affinity"] = affinity();
+    }
+    deployment
+}
+
+fn single() -> Value {
     let port = |name: &str, number: u16, protocol: &str| json!({"name": name, "containerPort": number, "protocol": protocol});
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment",

@@ -23,6 +23,8 @@ use super::{flannel, kubeadm};
 pub(super) const NODES: &str = "nodes";
 /// A task: the cluster's DNS is there.
 const DNS: &str = "dns";
+/// A task: of the cluster's DNS only those who are ready are asked.
+const DNS_SETTLED: &str = "dns-settled";
 /// A task: administrators have rights.
 const ROLES: &str = "roles";
 /// A task: the default storage class is there.
@@ -33,11 +35,12 @@ const MANAGER: &str = "fieldManager=bivouac";
 
 /// The tasks of the node that applies objects. What a usable cluster waits for comes first.
 pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
-    let api = layout.first().api;
+    let api = layout.first().server();
     let task = |name: &str, after, requests| Task {
         name: name.to_owned(),
         after,
         run: Run::Requests(requests),
+        watch: Vec::new(),
     };
     let apply_all = |objects: Vec<Value>| objects.iter().map(|object| apply(api, object)).collect();
     let create_all = |objects: Vec<Value>| objects.into_iter().map(|object| create(api, &object));
@@ -59,6 +62,10 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
         tasks.push(task(STORAGE, after([ROLES]), apply_all(storage::objects())));
     }
     let mut waits = after([STORAGE]);
+    if layout.elects() && layout.cni != Cni::None {
+        let settled = vec![apply(api, &coredns::settled(layout))];
+        tasks.push(task(DNS_SETTLED, after([DNS, DNS_ANSWERS]), settled));
+    }
     if layout.cni != Cni::None {
         waits.push(DNS_ANSWERS.to_owned());
     }

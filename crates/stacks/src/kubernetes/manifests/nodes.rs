@@ -16,7 +16,7 @@ pub(in super::super) fn provider_id(layout: &Layout<'_>, member: &Member) -> Str
 /// First what is there only at the beginning, for every node; then what holds always. Taints belong to the first: they are one
 /// list, in which a person and the node controller have their own, and applying it would take those away.
 pub(super) fn requests(layout: &Layout<'_>) -> Vec<Request> {
-    let api = layout.first().api;
+    let api = layout.first().server();
     let made = layout.members.iter().map(|member| create(api, &initial(layout, member)));
     let held = layout.members.iter().map(|member| apply(api, &lasting(layout, member)));
     made.chain(held).collect()
@@ -37,10 +37,13 @@ fn initial(layout: &Layout<'_>, member: &Member) -> Value {
         }
     }
     // kube-proxy looks for the address once, and then only each second; the kubelet reports it later, and the same.
-    node["status"] = json!({"addresses": [
-        {"type": "InternalIP", "address": member.address},
-        {"type": "Hostname", "address": member.name()},
-    ]});
+    let mut addresses: Vec<Value> = member
+        .addresses
+        .iter()
+        .map(|address| json!({"type": "InternalIP", "address": address}))
+        .collect();
+    addresses.push(json!({"type": "Hostname", "address": member.name()}));
+    node["status"] = json!({"addresses": addresses});
     node
 }
 

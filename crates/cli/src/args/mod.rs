@@ -6,6 +6,13 @@ use bivouac_spec::{ClusterName, NodeName};
 use camino::Utf8PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
+mod life;
+
+pub use life::{
+    Down, Follow, Node, NodeAdd, NodeCommand, NodeRemove, Plan, Restart, Service, ServiceCommand,
+    Source, Start, Stop, Up,
+};
+
 /// What the environment says, in the help of the command itself. Read in [`crate::home`], and nowhere else.
 const ENVIRONMENT: &str = "\
 Environment:
@@ -136,6 +143,16 @@ pub enum Command {
     /// Remove a cluster and everything of it.
     #[command(visible_alias = "delete")]
     Down(Down),
+    /// Stop a cluster, or nodes of it, and keep all data.
+    Stop(Stop),
+    /// Start a cluster, or nodes of it, where `stop` or a reboot left them.
+    Start(Start),
+    /// Stop and start a cluster, or nodes of it.
+    Restart(Restart),
+    /// Add and remove nodes of a cluster.
+    Node(Node),
+    /// Start clusters when this machine starts.
+    Service(Service),
     /// Show how a cluster is: nodes, services, what is wrong and what to do.
     Status(Status),
     /// List the clusters.
@@ -157,7 +174,26 @@ pub enum Command {
     Doctor(Doctor),
     /// Build, list, check and prune node images.
     Image(Image),
-    /// Measure how long it takes until a cluster is usable.
+    /// What a node image is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ImageStack {
+    /// Kubernetes
+    #[default]
+    Kubernetes,
+    /// Incus, and the image of its instances
+    Incus,
+}
+
+impl From<ImageStack> for bivouac_image::Stack {
+    fn from(stack: ImageStack) -> Self {
+        match stack {
+            ImageStack::Kubernetes => Self::Kubernetes,
+            ImageStack::Incus => Self::Incus,
+        }
+    }
+}
+
+/// Measure how long it takes until a cluster is usable.
     Bench(Bench),
     /// Write a cluster file with every field explained.
     Init(Init),
@@ -170,74 +206,6 @@ pub enum Command {
     Completion(Completion),
     /// Print the version of bivouac and of what its clusters run.
     Version(Version),
-}
-
-/// Make a cluster, or make it whole again, and wait until it is usable.
-#[derive(Debug, Args)]
-pub struct Up {
-    /// The cluster.
-    #[command(flatten)]
-    pub source: Source,
-    /// How long the nodes may take to be usable once they are started, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub timeout: u64,
-    /// The kubeconfig file to merge the access into; `$KUBECONFIG` or ~/.kube/config when absent.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub kubeconfig: Option<Utf8PathBuf>,
-    /// Leave kubeconfig files alone.
-    #[arg(long, conflicts_with = "kubeconfig")]
-    pub no_kubeconfig: bool,
-    /// Only show what would be done, like `bivouac plan`.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// How the result is written.
-    #[arg(long, short, value_enum, default_value_t)]
-    pub output: Format,
-}
-
-/// Which cluster is asked for.
-#[derive(Debug, Args)]
-pub struct Source {
-    /// The cluster file; `-` for standard input. When absent, the cluster as it was made, or one control plane with all
-    /// defaults.
-    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: Option<Utf8PathBuf>,
-    /// The cluster's name; that of the file, or `default`, when absent.
-    pub name: Option<ClusterName>,
-    /// Where nodes run, for a cluster file that does not say so or in place of one.
-    #[arg(long, short, value_enum)]
-    pub provider: Option<ProviderName>,
-}
-
-/// Show what `up` would do, and change nothing.
-#[derive(Debug, Args)]
-pub struct Plan {
-    /// The cluster.
-    #[command(flatten)]
-    pub source: Source,
-    /// How the plan is written.
-    #[arg(long, short, value_enum, default_value_t)]
-    pub output: Format,
-}
-
-/// Remove a cluster and everything of it.
-#[derive(Debug, Args)]
-pub struct Down {
-    /// The cluster file; only its name counts.
-    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub file: Option<Utf8PathBuf>,
-    /// The cluster; the only one, or `default`, when absent.
-    #[arg(conflicts_with = "file")]
-    pub name: Option<ClusterName>,
-    /// Remove all clusters that the state folder knows, whichever ground they are on.
-    #[arg(long, conflicts_with_all = ["name", "file"])]
-    pub all: bool,
-    /// Only show what would be removed.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// How the result is written.
-    #[arg(long, short, value_enum, default_value_t)]
-    pub output: Format,
 }
 
 /// Which existing cluster is meant.
@@ -389,8 +357,11 @@ pub struct Image {
 /// What to do with node images.
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Build the node image of this bivouac, unless it is there. `up` does it by itself.
+    /// Build a node image of this bivouac, unless it is there. `up` does it by itself.
     Build {
+        /// What nodes of the image are for.
+        #[arg(long, value_enum, default_value_t)]
+        stack: ImageStack,
         /// A folder with another `bundle.lock` and its modules, instead of the built-in one.
         #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
         bundle: Option<Utf8PathBuf>,
@@ -413,7 +384,7 @@ pub enum ImageCommand {
     },
     /// Remove node images that no cluster uses, and what only they are built from.
     Prune {
-        /// Remove the node image of this bivouac too when no cluster uses it.
+        /// Remove the node images of this bivouac too that no cluster uses.
         #[arg(long)]
         all: bool,
         /// How the result is written.

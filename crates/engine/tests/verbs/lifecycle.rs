@@ -1,215 +1,15 @@
-//! The verbs over the in-memory provider: crash at every step, run again, and the same world is reached.
+//! A cluster comes and goes: crash at every step, run again, and the same world is reached.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+use std::sync::Arc;
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
-use std::time::Duration;
-
-use async_trait::async_trait;
-use bivouac_engine::kubeconfig::UserFile;
-use bivouac_engine::{
-    Archive, ContainerImages, DownRequest, Event, Ground, LoadRequest, Loaded, NodeImages,
-    PrepareRequest, Reporter, StateDirectory, StepState, UpOptions, Upped, down, load, up,
-};
+use bivouac_engine::{Ground, Reporter, StepState};
+use bivouac_provider::Provider;
 use bivouac_provider::fake::{Fake, Injection, When};
-use bivouac_provider::{ImagePaths, Provider};
-use bivouac_spec::cluster::{self, DockerProvider, NodeGroup, Role};
-use bivouac_spec::facts::ObservedState;
+use bivouac_spec::Class;
+use bivouac_spec::cluster::{self, Cni, DockerProvider};
 use bivouac_spec::quantity::Cpus;
-use bivouac_spec::{Class, Cluster, ObservedCluster, Problem, Problems};
-use camino::{Utf8Path, Utf8PathBuf};
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
-use tokio_util::sync::CancellationToken;
 
-/// An image that is always there.
-struct Image;
-
-#[async_trait]
-impl NodeImages for Image {
-    fn current(&self) -> Result<String, Problem> {
-        Ok("image".to_owned())
-    }
-
-    async fn ensure(
-        &self,
-        key: &str,
-        _: &Reporter,
-        _: &CancellationToken,
-    ) -> Result<ImagePaths, Problem> {
-        let path = || Utf8PathBuf::from("/image");
-        let (key, digest) = (key.to_owned(), "sha256:0".to_owned());
-        Ok(ImagePaths {
-            key,
-            digest,
-            layout: path(),
-            layers: Vec::new(),
-            rootfs: path(),
-            shared_images: path(),
-        })
-    }
-}
-
-/// Images that are their own names.
-struct Names;
-
-#[async_trait]
-impl ContainerImages for Names {
-    async fn unpack(&self, images: &[String], _: &Reporter) -> Result<Vec<String>, Problem> {
-        Ok(images.to_vec())
-    }
-
-    async fn open(&self, image: &str) -> Result<Archive, Problem> {
-        let padding = " ".repeat(if image == "nothing" { 1 } else { 1 << 20 });
-        let text = if image == "nothing" { padding } else { format!("{padding}{image}") };
-        let size = Some(text.len() as u64);
-        let content = std::io::Cursor::new(text.into_bytes());
-        if image == "broken" {
-            let broken = Broken;
-            return Ok(Archive { content: Box::new(content.chain(broken)), size: None });
-        }
-        Ok(Archive { content: Box::new(content), size })
-    }
-}
-
-/// A stream that fails.
-struct Broken;
-
-impl AsyncRead for Broken {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        _: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Poll::Ready(Err(std::io::Error::other("the disk is on fire")))
-    }
-}
-
-/// A reporter that keeps what it is told.
-fn keeping() -> (Reporter, Arc<Mutex<Vec<Event>>>) {
-    let events = Arc::new(Mutex::new(Vec::new()));
-    let kept = Arc::clone(&events);
-    (Reporter::new(move |event| kept.lock().unwrap().push(event)), events)
-}
-
-/// Step and state of each step that was told.
-fn steps(events: &Mutex<Vec<Event>>) -> Vec<(String, StepState)> {
-    let events = events.lock().unwrap();
-    let step = |event: &Event| match event {
-        Event::Step(progress) => Some((progress.step.clone(), progress.state)),
-        _ => None,
-    };
-    let mut steps: Vec<_> = events.iter().filter_map(step).collect();
-    steps.dedup();
-    steps
-}
-
-struct Bench {
-    folder: tempfile::TempDir,
-    fake: Arc<Fake>,
-    grounds: Vec<Ground>,
-    cluster: Cluster,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let mut cluster = Cluster::named("demo".parse().unwrap());
-        cluster.spec.nodes.push(NodeGroup::new(Role::Worker, 2));
-        let (folder, fake) = (tempfile::tempdir().unwrap(), Arc::new(Fake::new()));
-        Self { folder, fake, grounds: Vec::new(), cluster }
-    }
-
-    /// The same with nodes that do not see the files of this host and are not reached from it.
-    async fn remote() -> Self {
-        let bench = Self::new();
-        let mut survey = bench.fake.survey().await.unwrap();
-        (survey.facts.shares_images, survey.facts.reaches_nodes) = (false, false);
-        bench.fake.set_survey(survey);
-        bench.fake.inject(None);
-        bench
-    }
-
-    fn path(&self, name: &str) -> Utf8PathBuf {
-        Utf8Path::from_path(self.folder.path()).unwrap().join(name)
-    }
-
-    fn kubeconfig(&self) -> UserFile {
-        UserFile { path: self.path("kubeconfig"), owner: None }
-    }
-
-    fn state(&self) -> StateDirectory {
-        StateDirectory::open(self.path("state"))
-    }
-
-    async fn up(&self) -> Result<Upped, Problems> {
-        self.up_telling(&Reporter::silent()).await
-    }
-
-    async fn up_telling(&self, reporter: &Reporter) -> Result<Upped, Problems> {
-        let stack = bivouac_stacks::open(&self.cluster.spec.stack);
-        let provider: Arc<dyn Provider> = self.fake.clone();
-        let request = PrepareRequest {
-            cluster: &self.cluster,
-            provider,
-            grounds: &self.grounds,
-            stack: stack.as_ref(),
-            images: &Image,
-            state: &self.state(),
-        };
-        let options = UpOptions {
-            agent: "/agent".into(),
-            kubeconfig: Some(self.kubeconfig()),
-            timeout: Duration::from_secs(10),
-        };
-        up(&request, &options, reporter, &CancellationToken::new()).await
-    }
-
-    async fn load(&self, images: &[&str], reporter: &Reporter) -> Result<Loaded, Problems> {
-        let (state, asked) = (self.state(), images.iter().map(ToString::to_string));
-        let request = LoadRequest {
-            cluster: self.cluster.name(),
-            provider: self.fake.clone(),
-            state: &state,
-            images: &Names,
-            asked: &asked.collect::<Vec<_>>(),
-        };
-        load(&request, reporter, &CancellationToken::new()).await
-    }
-
-    async fn down(&self) -> Result<(), Problems> {
-        let provider: Arc<dyn Provider> = self.fake.clone();
-        let state = self.state();
-        let request =
-            DownRequest { cluster: self.cluster.name(), provider, state: &state, kubeconfig: None };
-        down(&request, &Reporter::silent()).await.map(drop)
-    }
-
-    async fn observed(&self) -> Vec<ObservedCluster> {
-        self.fake.inject(None);
-        self.fake.observe().await.unwrap()
-    }
-
-    /// All nodes run, under the addresses that were recorded, and the user has a context.
-    async fn assert_whole(&self) {
-        let observed = self.observed().await;
-        let [cluster] = &observed[..] else { panic!("one cluster is expected: {observed:?}") };
-        assert_eq!(cluster.nodes.len(), 3);
-        let recorded = self.state().read(self.cluster.name()).unwrap().unwrap().applied.addresses;
-        for (name, node) in &cluster.nodes {
-            assert_eq!(node.state, ObservedState::Running, "{name}");
-            assert_eq!(node.address, Some(recorded.nodes[name].address), "{name}");
-        }
-        assert!(self.kubeconfig().read().unwrap().unwrap().contains("bivouac-demo"));
-    }
-
-    /// Nothing of the cluster is anywhere.
-    async fn assert_gone(&self) {
-        assert_eq!(self.observed().await, []);
-        assert!(!self.path("state").exists(), "the state folder is left");
-        assert_eq!(self.kubeconfig().read().unwrap(), None, "the kubeconfig file is left");
-    }
-}
+use crate::bench::{Bench, keeping, steps};
 
 #[tokio::test]
 async fn up_twice_changes_nothing_and_down_leaves_nothing() {
@@ -286,10 +86,10 @@ async fn a_change_that_cannot_be_applied_changes_nothing() {
     let mut bench = Bench::new();
     bench.up().await.unwrap();
     let (world, calls) = (bench.observed().await, bench.fake.calls().len());
-    bench.cluster.spec.nodes[1].count = 3;
+    bench.cluster.spec.network.cni = Cni::Flannel;
     let refused = bench.up().await.unwrap_err();
     assert_eq!(refused.class(), Class::Usage);
-    assert_eq!(refused.as_slice()[0].code, "plan.change_unsupported");
+    assert_eq!(refused.as_slice()[0].code, "plan.change_needs_new_cluster");
     assert!(bench.fake.calls()[calls..].iter().all(|call| !call.contains("ensure")));
     assert_eq!(bench.observed().await, world);
 }

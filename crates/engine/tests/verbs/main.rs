@@ -1,0 +1,7 @@
+//! The verbs over the in-memory provider.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod bench;
+mod change;
+mod lifecycle;

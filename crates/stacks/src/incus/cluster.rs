@@ -1,0 +1,111 @@
+//! How a cluster is founded and joined. Everybody's certificate is known beforehand: the founder trusts those of the others, and they know
+//! the one that it will show. Each task asks incusd what is done already, so it can be done at every start.
+
+use bivouac_pki::Issued;
+use bivouac_spec::Problem;
+use bivouac_spec::node::{File, Task};
+use serde_json::json;
+
+use super::daemon::INCUSD;
+use super::keys::Secrets;
+use super::layout::{Layout, Member};
+use super::places::{self, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, OPTIONS, PRESEED, SELF, TRUST};
+use super::preseed;
+use super::units::task;
+
+/// A task: the member is one of the cluster.
+pub(super) const CLUSTER: &str = "cluster";
+/// A task: there is an image to launch instances from.
+pub(super) const IMAGE_TASK: &str = "image";
+/// A task: others know this member's zone and labels.
+const SELF_TASK: &str = "member";
+/// There once options were set. What a person set since stays.
+const MARKER: &str = "/var/lib/bivouac/incus.founded";
+
+const FOUND: &str = include_str!("scripts/found.sh");
+const JOINING: &str = include_str!("scripts/join.sh");
+const IMPORT: &str = include_str!("scripts/image.sh");
+const TELL: &str = include_str!("scripts/self.sh");
+
+/// What a member is known by, and what it needs to found or join the cluster.
+pub(super) fn files(
+    layout: &Layout<'_>,
+    member: &Member,
+    secrets: &Secrets,
+) -> Result<Vec<File>, Problem> {
+    let own = secrets.member(member)?;
+    let mut files = vec![
+        File::public(format!("{DATA}/server.crt"), &own.certificate),
+        File::secret(format!("{DATA}/server.key"), own.key.expose()),
+        File::directory(TRUST, 0o755),
+        File::directory(JOIN, 0o755),
+    ];
+    for other in layout.others(member) {
+        let trust = trust(other, secrets.member(other)?);
+        files.push(File::public(format!("{TRUST}/{}.json", other.name()), trust));
+    }
+    if let Some(known) = known_of(member) {
+        files.push(File::public(SELF, known));
+    }
+    if layout.founds(member) {
+        let (certificate, key) = places::CLUSTER;
+        let text = |value: &serde_json::Value| format!("{value:#}\n");
+        files.extend([
+            File::public(certificate, &secrets.cluster.certificate),
+            File::secret(key, secrets.cluster.key.expose()),
+            File::public(places::USER, &secrets.client.certificate),
+            File::public(PRESEED, text(&preseed::preseed(layout, member))),
+            File::public(OPTIONS, text(&preseed::options(layout.settings))),
+        ]);
+        return Ok(files);
+    }
+    for other in layout.joins(member) {
+        let request = preseed::join(layout, member, other, &secrets.cluster.certificate);
+        files.push(File::public(format!("{JOIN}/{}.json", other.name()), format!("{request:#}\n")));
+    }
+    Ok(files)
+}
+
+/// What incusd is asked, to trust another member.
+fn trust(member: &Member, issued: &Issued) -> String {
+    let lines = issued.certificate.lines().filter(|line| !line.starts_with("-----"));
+    let certificate: String = lines.collect();
+    let trust = json!({"type": "server", "name": member.name(), "certificate": certificate});
+    format!("{trust:#}\n")
+}
+
+/// Zone and labels, where there are any. A zone is a failure domain: those who keep the database are spread over them.
+fn known_of(member: &Member) -> Option<String> {
+    let (zone, labels) = (&member.spec.zone, &member.spec.labels);
+    if zone.is_none() && labels.is_empty() {
+        return None;
+    }
+    let mut known = json!({});
+    if let Some(zone) = zone {
+        known["failure_domain"] = json!(zone);
+    }
+    for (key, value) in labels {
+        known["config"][format!("user.{key}")] = json!(value);
+    }
+    Some(format!("{known:#}\n"))
+}
+
+pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    if layout.founds(member) {
+        let (certificate, key) = places::CLUSTER;
+        let user = bivouac_pki::entry_name(layout.cluster.as_str());
+        let driver = layout.settings.storage.driver.name();
+        let arguments =
+            [HOME, driver, PRESEED, certificate, key, TRUST, places::USER, &user, OPTIONS, MARKER];
+        tasks.push(task(CLUSTER, &[INCUSD], FOUND, &arguments, &[TRUST]));
+        tasks.push(task(IMAGE_TASK, &[CLUSTER], IMPORT, &[IMAGE, IMAGE_ALIAS], &[]));
+    } else {
+        tasks.push(task(CLUSTER, &[INCUSD], JOINING, &[JOIN], &[]));
+    }
+    if known_of(member).is_some() {
+        let name = member.name().as_str();
+        tasks.push(task(SELF_TASK, &[CLUSTER], TELL, &[name, SELF], &[SELF]));
+    }
+    tasks
+}

@@ -1,0 +1,46 @@
+//! Paths in a member.
+
+/// Where incusd keeps everything. Its own path is too long for sockets below it, and must not be on an overlay: ids of instances are
+/// mapped there.
+pub(super) const HOME: &str = "/var/lib/incus";
+/// What is mounted there.
+pub(super) const DATA: &str = "/var/lib/bivouac/incus";
+/// incusd's socket.
+pub(super) const SOCKET: &str = "/var/lib/incus/unix.socket";
+/// incusd's logs.
+pub(super) const LOGS: &str = "/var/log/incus";
+/// What lxcfs mounts.
+pub(super) const LXCFS: &str = "/var/lib/lxcfs";
+/// Leases of instances.
+pub(super) const LEASES: &str = "/var/lib/bivouac/leases";
+
+/// Programs.
+pub(super) const CLIENT: &str = "/usr/bin/incus";
+pub(super) const DAEMON: &str = "/usr/libexec/incus/incusd";
+pub(super) const DNSMASQ: &str = "/usr/sbin/dnsmasq";
+
+/// Rules of the packet filter.
+pub(super) const RULES: &str = "/etc/incus/lan.nft";
+/// What the cluster is founded with.
+pub(super) const PRESEED: &str = "/etc/incus/preseed.json";
+/// Options that are set when the cluster is there.
+pub(super) const OPTIONS: &str = "/etc/incus/options.json";
+/// The certificate that all members show, and its key.
+pub(super) const CLUSTER: (&str, &str) = ("/etc/incus/cluster.crt", "/etc/incus/cluster.key");
+/// The certificate of the user.
+pub(super) const USER: &str = "/etc/incus/user.crt";
+/// A folder with a document for each other member: how it is trusted.
+pub(super) const TRUST: &str = "/etc/incus/trust";
+/// A folder with a document for each member that can be joined.
+pub(super) const JOIN: &str = "/etc/incus/join";
+/// What others should know of this member.
+pub(super) const SELF: &str = "/etc/incus/self.json";
+
+/// The image that instances are made from, in the node image.
+pub(super) const IMAGE: &str = "/usr/share/bivouac/instances/debian.tar";
+/// Its name.
+pub(super) const IMAGE_ALIAS: &str = "debian";
+
+/// Whole views of the kernel: without one that nothing is mounted over, the kernel lets no instance have its own.
+pub(super) const PRISTINE: [(&str, &str); 2] =
+    [("proc", "/run/pristine/proc"), ("sysfs", "/run/pristine/sys")];

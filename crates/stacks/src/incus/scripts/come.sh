@@ -1,0 +1,9 @@
+set -eu
+name=$1 trust=$2
+members=$(incus cluster list --format=csv --columns=n)
+if echo "$members" | grep -qx "$name"; then
+  incus cluster remove "$name" --force --yes
+fi
+known=$(incus query '/1.0/certificates?recursion=1')
+case $known in *"\"name\": \"$name\""*) exit 0 ;; esac
+exec incus query -X POST -d "$(cat "$trust")" /1.0/certificates

@@ -1,0 +1,69 @@
+//! What is done when members come and go. The database of the cluster knows its members, so it must be told.
+
+use std::time::Duration;
+
+use bivouac_spec::NodeName;
+
+use super::layout::{Layout, Member};
+use super::places::TRUST;
+use super::units::shell;
+use crate::stack::{Change, Step};
+
+/// How long instances may take to be moved.
+const MOVE: Duration = Duration::from_secs(300);
+/// How long anything else may take.
+const QUICK: Duration = Duration::from_secs(60);
+
+/// A member that answers gives its instances to the others; one that is lost takes them with it.
+const LEAVE: &str = include_str!("scripts/leave.sh");
+/// One of the same name that was there before is lost: its data went with the node.
+const COME: &str = include_str!("scripts/come.sh");
+
+pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
+    match change {
+        Change::Joins(node) => layout.member(node).map(|member| comes(layout, member)),
+        Change::Leaves(node) => layout.member(node).map(|member| leaves(layout, member)),
+        Change::Changed(_) => None,
+    }
+    .into_iter()
+    .collect()
+}
+
+fn comes(layout: &Layout<'_>, member: &Member) -> Step {
+    let name = member.name();
+    let trust = format!("{TRUST}/{name}.json");
+    Step {
+        name: format!("trust {name}"),
+        nodes: others(layout, member),
+        command: shell("come", COME, &[name.as_str(), &trust]),
+        environment: Default::default(),
+        patience: QUICK,
+        help: help(layout),
+    }
+}
+
+fn leaves(layout: &Layout<'_>, member: &Member) -> Step {
+    let name = member.name();
+    Step {
+        name: format!("move the instances of {name} and take it out of the cluster"),
+        nodes: others(layout, member),
+        command: shell("leave", LEAVE, &[name.as_str()]),
+        environment: Default::default(),
+        patience: MOVE,
+        help: format!(
+            "move or delete the instances that cannot be moved (`bivouac incus --cluster {} -- list`), or bring the other members back, and run the same command again",
+            layout.cluster
+        ),
+    }
+}
+
+fn help(layout: &Layout<'_>) -> String {
+    format!(
+        "look with `bivouac incus --cluster {} -- cluster list` whether most members are online, and run the same command again",
+        layout.cluster
+    )
+}
+
+fn others(layout: &Layout<'_>, member: &Member) -> Vec<NodeName> {
+    layout.others(member).map(|other| other.name().clone()).collect()
+}

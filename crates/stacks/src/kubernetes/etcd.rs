@@ -1,0 +1,184 @@
+//! etcd, and who its members are. Founders know each other beforehand. Who joins asks those that are there, so that a list that grows or
+//! shrinks changes nothing for a member that has its data, and joins whatever the others are by then.
+//!
+//! ```text
+//! founder: etcd
+//! joined:  etcd (puts itself into the list, as a learner, when it has no data) > etcd-votes* (it has caught up)
+//! ```
+//!
+//! A learner counts for nothing until it has what the others have: one that does not come up costs the others no majority.
+
+use std::net::SocketAddr;
+
+use bivouac_spec::node::{File, Service, Task};
+
+use super::command::{Command, after, run};
+use super::layout::{Layout, Member, join};
+use super::places::{self, ETCD_MEMBERS, PKI, pair};
+use super::probes::{accepting, loopback};
+use super::{tuning, versions};
+
+pub(super) const ETCD: &str = "etcd";
+/// A task of a member that has joined: it is one of those that decide.
+const VOTES: &str = "etcd-votes";
+
+/// The API server opens a connection to etcd for each of its resources: over TLS, ninety handshakes take half a CPU second of both. On
+/// one node nobody but root can listen to a socket that only root can open. Members talk to each other over TLS.
+pub(super) const SOCKET: &str = "unix:///run/etcd/client.sock";
+const SOCKET_PATH: &str = "/run/etcd/client.sock";
+const SOCKET_FOLDER: &str = "/run/etcd";
+
+/// So many may be on their way to become members. One that was given up is in the list until its node is made or removed.
+const LEARNERS: u32 = 8;
+
+/// Reads who the members are, and then is etcd.
+const START: &str = r#"set -eu
+. "$1"
+shift
+exec "$@""#;
+
+/// Follows the figures in the file of members of one who joins. Who is in the list and has no data has lost them, and is taken out
+/// first: with other data it is another member. The name of an entry matters to the member itself only.
+const JOIN: &str = r#"
+list() {
+  "$etcdctl" member list
+}
+entries() {
+  while IFS=', ' read -r id status name url rest; do
+    if [ "$url" = "$peer" ]; then own="$id $status"; id=$self; fi
+    cluster="$cluster$id=$url,"
+  done <<END
+$1
+END
+}
+look() {
+  own= cluster= known=$(list)
+  entries "$known"
+}
+if [ ! -d "$data/member" ]; then
+  look
+  case $own in
+    *" started")
+      "$etcdctl" member remove "${own% *}"
+      look ;;
+  esac
+  if [ -z "$own" ]; then
+    "$etcdctl" member add "$self" --learner --peer-urls="$peer"
+    look
+  fi
+  export ETCD_INITIAL_CLUSTER="${cluster%,}" ETCD_INITIAL_CLUSTER_STATE=existing
+fi
+"#;
+
+/// Makes the learner that runs here one of those that decide, unless it is. It says of itself whether it is a learner; nothing else is
+/// answered by one.
+const VOTE: &str = r#"set -eu
+. "$1"
+status=$(ETCDCTL_ENDPOINTS=$2 "$etcdctl" endpoint status --write-out=json)
+case $status in
+  *'"isLearner":true'*)
+    look
+    "$etcdctl" member promote "${own% *}" ;;
+esac"#;
+
+/// Its folders, and who its members are.
+pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
+    // etcd refuses a data folder that others may read.
+    vec![
+        File::directory(places::ETCD_DATA, 0o700),
+        File::directory(SOCKET_FOLDER, 0o700),
+        File::public(ETCD_MEMBERS, members(layout, member)),
+    ]
+}
+
+/// Sourced by a shell.
+fn members(layout: &Layout<'_>, member: &Member) -> String {
+    if !layout.has_joined(member) {
+        let founders = layout.control_planes().filter(|member| !layout.has_joined(member));
+        let founders = founders.map(|member| format!("{}={}", member.name(), peer_url(member)));
+        return format!(
+            "export ETCD_INITIAL_CLUSTER='{}' ETCD_INITIAL_CLUSTER_STATE=new\n",
+            join(founders)
+        );
+    }
+    let others = layout.control_planes().filter(|other| other.name() != member.name());
+    let (certificate, key) = pair("etcd/server");
+    format!(
+        "export ETCDCTL_ENDPOINTS='{others}'\n\
+         export ETCDCTL_CACERT='{PKI}/etcd/ca.crt' ETCDCTL_CERT='{certificate}' ETCDCTL_KEY='{key}'\n\
+         etcdctl='{programs}/etcdctl' data='{data}' self='{name}' peer='{peer}'\n\
+         {JOIN}",
+        others = join(others.map(client_url)),
+        programs = versions::PROGRAMS,
+        data = places::ETCD_DATA,
+        name = member.name(),
+        peer = peer_url(member),
+        JOIN = JOIN.trim_start(),
+    )
+}
+
+/// etcd.
+pub(super) fn service(layout: &Layout<'_>, member: &Member) -> Service {
+    let (client, peer) = (client_url(member), peer_url(member));
+    let (certificate, key) = pair("etcd/server");
+    let (peer_certificate, peer_key) = pair("etcd/peer");
+    let authority = format!("{PKI}/etcd/ca.crt");
+    let command = Command::new(ETCD)
+        .flag("name", member.name())
+        .flag("data-dir", places::ETCD_DATA)
+        .flag("listen-client-urls", format!("{SOCKET},https://{},{client}", loopback(2379)))
+        .flag("advertise-client-urls", client)
+        .flag("listen-peer-urls", &peer)
+        .flag("initial-advertise-peer-urls", peer)
+        .flag("initial-cluster-token", layout.cluster)
+        .flag("cert-file", certificate)
+        .flag("key-file", key)
+        .flag("client-cert-auth", true)
+        .flag("trusted-ca-file", &authority)
+        .flag("peer-cert-file", peer_certificate)
+        .flag("peer-key-file", peer_key)
+        .flag("peer-client-cert-auth", true)
+        .flag("peer-trusted-ca-file", authority)
+        .flag("listen-metrics-urls", format!("http://{}", loopback(2381)))
+        .flag("snapshot-count", tuning::ETCD_SNAPSHOT_COUNT)
+        .flag("max-learners", LEARNERS)
+        // The API server's watch cache relies on it.
+        .flag("watch-progress-notify-interval", "5s")
+        .flag("log-level", "warn");
+    let command = if layout.elects() { command } else { command.flags(quick_election()) };
+    let command = command.through(&["/bin/sh", "-c", START, ETCD, ETCD_MEMBERS]);
+    let mut service = command.service(layout, ETCD, accepting(SOCKET_PATH));
+    service.oom_score = Some(-997);
+    service
+}
+
+/// A member waits one to ten ticks (heartbeat intervals) before it elects itself. One that is alone has nobody to hear from, so its
+/// ticks may be as short as etcd takes them.
+pub(super) fn quick_election() -> [(&'static str, String); 2] {
+    [
+        ("heartbeat-interval", tuning::LONE_ETCD_TICK.to_string()),
+        ("election-timeout", (5 * tuning::LONE_ETCD_TICK).to_string()),
+    ]
+}
+
+/// The tasks of a member.
+pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
+    if !layout.has_joined(member) {
+        return Vec::new();
+    }
+    vec![run(VOTES, after([ETCD]), &["/bin/sh", "-c", VOTE, VOTES, ETCD_MEMBERS, SOCKET])]
+}
+
+/// The units after which etcd answers everything.
+pub(super) fn ready(layout: &Layout<'_>, member: &Member) -> Vec<String> {
+    after([if layout.has_joined(member) { VOTES } else { ETCD }])
+}
+
+fn client_url(member: &Member) -> String {
+    format!("https://{}", SocketAddr::new(member.address(), 2379))
+}
+
+/// Where other members find this one, and by what it is known in the list of members.
+pub(super) fn peer_url(member: &Member) -> String {
+    format!("https://{}", SocketAddr::new(member.address(), 2380))
+}

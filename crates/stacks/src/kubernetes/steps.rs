@@ -1,0 +1,160 @@
+//! What is done in nodes that run when the cluster changes. Who joins needs nothing of this: its Node object is applied with those of all
+//! others, and it makes itself a member of [`super::etcd`].
+
+use std::time::Duration;
+
+use bivouac_spec::cluster::{Bootstrap, Cluster, Taint, TaintEffect};
+use bivouac_spec::{NodeName, node::config::Environment};
+
+use super::layout::{Layout, Member, all_taints};
+use super::{etcd, places, versions};
+use crate::stack::{Change, Step};
+
+/// How long the pods of a node may take to leave it.
+const DRAIN: Duration = Duration::from_secs(120);
+/// How long anything else may take: an answer of the API, or of most members of etcd.
+const QUICK: Duration = Duration::from_secs(30);
+
+/// Pods leave a node as their budgets permit. When its kubelet does not answer, nobody is there to end them: then they are forgotten, so
+/// that others take their places. What keeps a pod is told: kubectl names the pod, and not its budget.
+const DRAIN_SCRIPT: &str = r#"set -eu
+kubectl=$1 node=$2 patience=$3
+found=$("$kubectl" get node "$node" --ignore-not-found --output=name)
+[ -n "$found" ] || exit 0
+"$kubectl" cordon "$node"
+set -- drain "$node" --ignore-daemonsets --delete-emptydir-data --timeout="$patience"
+if ! "$kubectl" get --raw "/api/v1/nodes/$node/proxy/healthz" --request-timeout=5s > /dev/null 2>&1; then
+  exec "$kubectl" "$@" --force --disable-eviction --grace-period=0
+fi
+"$kubectl" "$@" && exit
+"$kubectl" get poddisruptionbudgets --all-namespaces --output=jsonpath='{range .items[?(@.status.disruptionsAllowed==0)]}PodDisruptionBudget {.metadata.namespace}/{.metadata.name} allows no disruption: {.status.currentHealthy} pods are healthy, {.status.desiredHealthy} must be{"\n"}{end}' >&2
+exit 1"#;
+
+/// Members are known by where others find them: one that has never run has no name.
+const MEMBER_SCRIPT: &str = r#"set -eu
+etcdctl=$1 peer=$2
+members=$("$etcdctl" member list)
+while IFS=', ' read -r id status name url rest; do
+  if [ "$url" = "$peer" ]; then "$etcdctl" member remove "$id"; fi
+done <<END
+$members
+END"#;
+
+/// Taints are known by key and effect. One that is gone already is what was asked for.
+const TAINT_SCRIPT: &str = r#"set -eu
+kubectl=$1 node=$2
+shift 2
+for taint; do
+  case $taint in
+    *-) said=$("$kubectl" taint node "$node" "$taint" 2>&1) || case $said in
+          *" not found"*) ;;
+          *) echo "$said" >&2; exit 1 ;;
+        esac ;;
+    *) "$kubectl" taint node "$node" "$taint" --overwrite ;;
+  esac
+done"#;
+
+/// The steps of a change.
+pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
+    match change {
+        Change::Joins(_) => Vec::new(),
+        Change::Leaves(node) => {
+            layout.member(node).map_or_else(Vec::new, |member| leaves(layout, member))
+        }
+        Change::Changed(before) => changed(layout, before),
+    }
+}
+
+fn leaves(layout: &Layout<'_>, member: &Member) -> Vec<Step> {
+    let (name, kubectl) = (member.name(), program("kubectl"));
+    let (node, patience) = (name.to_string(), format!("{}s", DRAIN.as_secs()));
+    let drain = Step {
+        patience: DRAIN + QUICK,
+        help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again"
+            .to_owned(),
+        ..step(layout, member, format!("drain node {name}"), &[DRAIN_SCRIPT, &kubectl, &node, &patience])
+    };
+    let mut steps = vec![drain];
+    if member.is_control_plane() && layout.settings.bootstrap == Bootstrap::Services {
+        let (etcdctl, peer) = (program("etcdctl"), etcd::peer_url(member));
+        let title = format!("take {name} out of etcd");
+        steps.push(Step {
+            environment: set("ETCDCTL_ENDPOINTS", etcd::SOCKET),
+            help: "most of the members of etcd must run: bring the other control planes back first"
+                .to_owned(),
+            ..step(layout, member, title, &[MEMBER_SCRIPT, &etcdctl, &peer])
+        });
+    }
+    let title = format!("remove Node {name}");
+    let script = r#"exec "$1" delete node "$2" --ignore-not-found"#;
+    steps.push(step(layout, member, title, &[script, &kubectl, &node]));
+    steps
+}
+
+fn changed(layout: &Layout<'_>, before: &Cluster) -> Vec<Step> {
+    let before = all_taints(before);
+    let steps = layout.members.iter().filter_map(|member| {
+        let (name, kubectl) = (member.name(), program("kubectl"));
+        let (_, old) = before.iter().find(|(node, _)| node == name)?;
+        let changes = taint_changes(old, &member.taints);
+        if changes.is_empty() {
+            return None;
+        }
+        let mut arguments = vec![TAINT_SCRIPT, &kubectl, name.as_str()];
+        arguments.extend(changes.iter().map(String::as_str));
+        let mut step =
+            step(layout, member, format!("change the taints of node {name}"), &arguments);
+        step.nodes = everywhere(layout);
+        Some(step)
+    });
+    steps.collect()
+}
+
+/// As kubectl takes them: `key=value:Effect`, and `key:Effect-` for what goes.
+fn taint_changes(old: &[Taint], new: &[Taint]) -> Vec<String> {
+    let same = |one: &Taint, other: &Taint| one.key == other.key && one.effect == other.effect;
+    let gone = old.iter().filter(|old| !new.iter().any(|new| same(old, new)));
+    let gone = gone.map(|taint| format!("{}:{}-", taint.key, effect(taint.effect)));
+    let set = new.iter().filter(|new| !old.contains(new)).map(|taint| {
+        let value = taint.value.as_deref().unwrap_or_default();
+        format!("{}={value}:{}", taint.key, effect(taint.effect))
+    });
+    gone.chain(set).collect()
+}
+
+const fn effect(effect: TaintEffect) -> &'static str {
+    match effect {
+        TaintEffect::NoSchedule => "NoSchedule",
+        TaintEffect::PreferNoSchedule => "PreferNoSchedule",
+        TaintEffect::NoExecute => "NoExecute",
+    }
+}
+
+/// A script about a member, run in any control plane but itself.
+fn step(layout: &Layout<'_>, about: &Member, name: String, script: &[&str]) -> Step {
+    let mut command = ["/bin/sh", "-c", script[0], "step"].map(str::to_owned).to_vec();
+    command.extend(script[1..].iter().map(|word| (*word).to_owned()));
+    let mut nodes = everywhere(layout);
+    nodes.retain(|node| node != about.name());
+    Step {
+        name,
+        nodes,
+        command,
+        environment: set("KUBECONFIG", &places::kubeconfig("super-admin")),
+        patience: QUICK,
+        help: "look with `bivouac status` whether a control plane answers, and run the same command again"
+            .to_owned(),
+    }
+}
+
+fn everywhere(layout: &Layout<'_>) -> Vec<NodeName> {
+    layout.control_planes().map(|member| member.name().clone()).collect()
+}
+
+fn program(name: &str) -> String {
+    format!("{}/{name}", versions::PROGRAMS)
+}
+
+fn set(name: &str, value: &str) -> Environment {
+    [(name.to_owned(), value.to_owned())].into()
+}

@@ -1,0 +1,167 @@
+//! A cluster changes while it lives: nodes come and go, labels and limits, ports, control planes.
+
+use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, Provider, SOON, case, wait_until};
+use serde_json::Value;
+
+use crate::life;
+
+pub(crate) const CASES: [Case; 4] = [
+    case("change/the_file_changes", About::Grounds, the_file_changes),
+    case("change/nodes_are_added_and_removed", About::Grounds, nodes_are_added_and_removed),
+    case("change/stop_and_start", About::Grounds, stop_and_start),
+    case("change/control_planes", About::Grounds, control_planes),
+];
+
+/// The cluster file with this group of workers.
+fn file(cluster: &Cluster<'_>, workers: &str, rest: &str) -> std::path::PathBuf {
+    cluster.file(&format!("  nodes:\n  - {{role: control-plane}}\n{workers}{rest}"))
+}
+
+/// What `up` did, an action a word: `update-node worker-0`.
+fn done(up: &Value) -> Vec<String> {
+    let actions = up["actions"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let words = actions.map(|action| format!("{} {}", text(&action["action"]), text(&action["node"])));
+    words.map(|words| words.trim().to_owned()).collect()
+}
+
+fn up(cluster: &Cluster<'_>, file: &std::path::Path) -> Value {
+    cluster.up(file).args(["--output", "json"]).success().json()
+}
+
+fn pids(cluster: &Cluster<'_>, node: &str, services: &[&str]) -> Vec<Option<u64>> {
+    services.iter().map(|service| cluster.unit(node, service)["pid"].as_u64()).collect()
+}
+
+fn the_file_changes(ground: &Ground) {
+    let cluster = ground.cluster("change");
+    let before = HostSnapshot::take(ground);
+    let first = file(&cluster, "  - {role: worker}\n", "");
+    let _ = up(&cluster, &first);
+    let control = ["etcd", "kube-apiserver", "kubelet"];
+    let running = pids(&cluster, "control-plane-0", &control);
+
+    let workers = "  - {role: worker, count: 2, labels: {disk: fast}, taints: [{key: only, value: batch, effect: NoSchedule}]}\n";
+    let ports = "  ports: [{hostPort: 38080, port: 30080}]\n";
+    let second = file(&cluster, workers, ports);
+    let plan = ground.bivouac(["plan", "--output", "json", "--file"]).args([&second]);
+    let planned = done(&plan.success().json());
+    assert!(planned.contains(&"create-node worker-1".to_owned()), "{planned:?}");
+    assert!(planned.contains(&"update-node control-plane-0".to_owned()), "{planned:?}");
+    assert_eq!(done(&up(&cluster, &second)), planned);
+    for node in ["worker-0", "worker-1"] {
+        let object = cluster.get(["node", node]);
+        assert_eq!(object["metadata"]["labels"]["disk"], "fast", "{object:#}");
+        assert_eq!(object["spec"]["taints"][0]["key"], "only", "{object:#}");
+    }
+    if cluster.setting().provider == Provider::Linux {
+        assert_eq!(pids(&cluster, "control-plane-0", &control), running, "they run on");
+    }
+    assert_eq!(up(&cluster, &second)["changed"], false);
+
+    // All of it is taken back.
+    let _ = up(&cluster, &first);
+    let object = cluster.get(["node", "worker-0"]);
+    assert!(object["metadata"]["labels"]["disk"].is_null(), "{object:#}");
+    assert!(object["spec"]["taints"].is_null(), "{object:#}");
+    assert_eq!(cluster.get(["nodes"])["items"].as_array().map(Vec::len), Some(2));
+
+    let refused = cluster.up(&file(&cluster, "", "  network: {podCIDR: [10.77.0.0/16]}\n"));
+    let _ = refused.outcome().expect_code(2).expect_errors(&["podCIDR", "whole life", "bivouac down"]);
+    let _ = cluster.down().success();
+    before.expect_nothing_left(ground);
+}
+
+fn nodes_are_added_and_removed(ground: &Ground) {
+    let cluster = ground.cluster("nodes");
+    let _ = cluster.up_single().success();
+    let name = cluster.name().to_owned();
+    let node = |verb: &str| ground.bivouac(["node", verb, "--cluster", &name, "--output", "json"]);
+    let added = node("add").args(["--count", "2"]).success().json();
+    assert_eq!(added["nodes"], 3, "{added:#}");
+
+    // Work moves away from a node that goes.
+    let image = life::image(ground, "web");
+    let deployment = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  replicas: 2\n  \
+         selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
+         spec:\n      terminationGracePeriodSeconds: 0\n      containers: [{{name: web, image: {image}, imagePullPolicy: IfNotPresent}}]\n"
+    );
+    cluster.apply(&deployment);
+    cluster.wait_for_rollout("deployment/web");
+    let removed = node("remove").args(["worker-0"]).success().json();
+    assert_eq!(done(&removed).last().map(String::as_str), Some("destroy-node worker-0"));
+    let nodes = cluster.get(["nodes"]);
+    let names: Vec<_> = nodes["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|node| node["metadata"]["name"].as_str())
+        .collect();
+    assert_eq!(names, ["control-plane-0", "worker-1"]);
+    cluster.wait_for_rollout("deployment/web");
+    let _ = node("remove").args(["control-plane-0"]).outcome().expect_code(2);
+    let _ = node("remove").args(["worker-7"]).outcome().expect_code(2).expect_errors(&["worker-1"]);
+
+    // A drain that cannot end names the pod and its budget.
+    let budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: all}\n\
+                  spec: {minAvailable: 2, selector: {matchLabels: {app: web}}}\n";
+    cluster.apply(budget);
+    let _ = cluster.down().success();
+}
+
+fn stop_and_start(ground: &Ground) {
+    let cluster = ground.cluster("sleeper");
+    let before = HostSnapshot::take(ground);
+    let _ = up(&cluster, &file(&cluster, "  - {role: worker}\n", ""));
+    let made = ["create", "configmap", "kept", "--from-literal=word=survived"];
+    let _ = cluster.kubectl(made).success();
+    let name = cluster.name();
+    let address = cluster.address("worker-0");
+
+    let _ = ground.bivouac(["stop", name]).success().expect_output(&["2 nodes are stopped"]);
+    let _ = ground.bivouac(["status", name]).outcome().expect_code(1).expect_output(&["stopped"]);
+    let _ = ground.bivouac(["start", name]).success();
+    assert_eq!(cluster.address("worker-0"), address);
+    let word = ["get", "configmap", "kept", "-o", "jsonpath={.data.word}"];
+    assert_eq!(cluster.kubectl(word).success().stdout(), "survived");
+
+    let _ = ground.bivouac(["stop", name, "--node", "worker-0"]).success();
+    let _ = cluster.kubectl(["get", "nodes"]).success();
+    let _ = ground.bivouac(["start", name, "--node", "worker-0"]).success();
+    let _ = ground.bivouac(["restart", name, "--node", "worker-0"]).success();
+    let _ = ground.bivouac(["status", name]).success();
+    let _ = cluster.down().success();
+    before.expect_nothing_left(ground);
+}
+
+fn control_planes(ground: &Ground) {
+    let cluster = ground.cluster("planes");
+    let before = HostSnapshot::take(ground);
+    let planes = |count: u32| {
+        cluster.file(&format!("  nodes:\n  - {{role: control-plane, count: {count}}}\n  - {{role: worker}}\n"))
+    };
+    let _ = up(&cluster, &planes(1));
+    let made = ["create", "configmap", "kept", "--from-literal=word=survived"];
+    let _ = cluster.kubectl(made).success();
+    let _ = up(&cluster, &planes(3));
+    let kept = |what: &str| {
+        let word = ["get", "configmap", "kept", "-o", "jsonpath={.data.word}"];
+        wait_until(what, SOON, || {
+            let outcome = cluster.kubectl(word).outcome();
+            if outcome.code == 0 { Ok(outcome.stdout().to_owned()) } else { Err(outcome.to_string()) }
+        })
+    };
+    // The first one is nothing special.
+    cluster.stop_node("control-plane-0");
+    assert_eq!(kept("the others answer"), "survived");
+    let _ = cluster.kubectl(["create", "configmap", "meanwhile"]).success();
+    let _ = up(&cluster, &planes(3));
+    let _ = cluster.kubectl(["get", "configmap", "meanwhile"]).success();
+
+    let one = up(&cluster, &planes(1));
+    assert!(done(&one).contains(&"destroy-node control-plane-2".to_owned()), "{one:#}");
+    assert_eq!(kept("one is left"), "survived");
+    let _ = cluster.down().success();
+    before.expect_nothing_left(ground);
+}
