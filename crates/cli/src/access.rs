@@ -23,5 +23,11 @@ pub async fn kubeconfig(global: &Global, existing: &Existing) -> Result<Kubeconf
     })?;
     let stack = bivouac_stacks::open(&state.applied.cluster.spec.stack);
     let access = stack.access(&state.render_request(), &keys)?;
-    reachable_kubeconfig(existing.ground.provider.as_ref(), &access).await
+    let kubeconfig = reachable_kubeconfig(existing.ground.provider.as_ref(), &access).await?;
+    kubeconfig.ok_or_else(|| {
+        let (name, stack) = (existing.name(), state.applied.cluster.spec.stack.name());
+        let message = format!("cluster `{name}` is of stack {stack}, which has no kubeconfig");
+        Problem::usage("cli.no_kubeconfig", message)
+            .help(format!("run `bivouac {stack} -c {name} -- ...` to use it"))
+    })
 }

@@ -103,6 +103,11 @@ pub fn kubeconfig_file(named: Option<&Utf8PathBuf>) -> Option<UserFile> {
     Some(UserFile { path, owner })
 }
 
+/// Whose files are that are made for the user: under sudo, the user's who called it.
+pub fn owner() -> Option<Owner> {
+    sudo_caller().map(|caller| caller.owner)
+}
+
 struct Caller {
     owner: Owner,
     home: Utf8PathBuf,

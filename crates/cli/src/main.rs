@@ -9,6 +9,7 @@ mod access;
 mod agent;
 mod args;
 mod commands;
+mod complete;
 mod grounds;
 mod home;
 mod images;
@@ -72,6 +73,7 @@ async fn run(global: &Global, command: &Command) -> Result<ExitCode, Problems> {
         Command::Kubectl(kubectl) => commands::kubectl::run(global, kubectl).await,
         Command::Exec(exec) => commands::exec::run(global, exec).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,
+        Command::Events(events) => commands::events::run(global, events).await,
         Command::Load(load) => commands::load::run(global, load).await,
         Command::Export(export) => commands::export::run(global, export).await,
         Command::Doctor(doctor) => commands::doctor::run(global, doctor).await,

@@ -90,30 +90,43 @@ fn names_ground(text: &[u8]) -> bool {
 /// # Errors
 /// When there is none, or several and none was named, or what is known of it cannot be read, or its ground does not answer.
 pub async fn choose(global: &Global, name: Option<&ClusterName>) -> Result<Existing, Problem> {
+    let mut existing = find(global, name).await?;
+    let problem = existing.unreadable.take().or_else(|| existing.silenced());
+    problem.map_or(Ok(existing), Err)
+}
+
+/// The same, even where what is known of it cannot be read, or its ground does not answer.
+///
+/// # Errors
+/// When there is none, or several and none was named.
+pub async fn find(global: &Global, name: Option<&ClusterName>) -> Result<Existing, Problem> {
     let found = existing_clusters(global, &open_state(global)).await?;
     let (mut clusters, silent) = (found.clusters, found.silent);
-    let names: Vec<String> =
-        clusters.iter().map(|cluster| cluster.observed.name.to_string()).collect();
-    let position = match name {
-        Some(name) => clusters.iter().position(|cluster| cluster.observed.name == *name),
-        None if clusters.len() == 1 => Some(0),
-        None => clusters.iter().position(|cluster| cluster.observed.name == ClusterName::default()),
-    };
-    match position {
-        Some(position) => {
-            let mut existing = clusters.swap_remove(position);
-            let problem = existing.unreadable.take().or_else(|| existing.silenced());
-            problem.map_or(Ok(existing), Err)
-        }
-        None => {
-            let mut problem = no_such_cluster(name, &names);
+    let names: Vec<ClusterName> = clusters.iter().map(|cluster| cluster.name().clone()).collect();
+    match pick(name, &names) {
+        Ok(position) => Ok(clusters.swap_remove(position)),
+        Err(mut problem) => {
             problem.causes.extend(silent.into_iter().map(|silent| silent.message));
             Err(problem)
         }
     }
 }
 
-fn no_such_cluster(name: Option<&ClusterName>, names: &[String]) -> Problem {
+/// Where in `names` the cluster is that is meant: the one of this name, or the only one there is, or the one called `default`.
+///
+/// # Errors
+/// When there is none, or several and none was named.
+pub fn pick(name: Option<&ClusterName>, names: &[ClusterName]) -> Result<usize, Problem> {
+    let default = ClusterName::default();
+    let position = match name {
+        None if names.len() == 1 => Some(0),
+        name => names.iter().position(|other| other == name.unwrap_or(&default)),
+    };
+    position.ok_or_else(|| no_such_cluster(name, names))
+}
+
+fn no_such_cluster(name: Option<&ClusterName>, names: &[ClusterName]) -> Problem {
+    let names: Vec<&str> = names.iter().map(ClusterName::as_str).collect();
     let problem = match name {
         Some(name) => {
             Problem::usage("cli.unknown_cluster", format!("there is no cluster `{name}`"))
@@ -123,7 +136,7 @@ fn no_such_cluster(name: Option<&ClusterName>, names: &[String]) -> Problem {
             Problem::usage("cli.which_cluster", "there are several clusters and none was named")
         }
     };
-    let near = name.and_then(|name| nearest(name.as_str(), names.iter().map(String::as_str)));
+    let near = name.and_then(|name| nearest(name.as_str(), names.iter().copied()));
     match near {
         Some(near) => {
             problem.help(format!("name `{near}` if you mean that, or see all with `bivouac list`"))

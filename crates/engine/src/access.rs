@@ -8,17 +8,17 @@ use bivouac_stacks::Access;
 use crate::kubeconfig::UserFile;
 use crate::{ClusterState, StateDirectory};
 
-/// The kubeconfig of an access, with the address at which its API is reached from here.
+/// The kubeconfig of an access, with the address at which its API is reached from here. Only Kubernetes has one.
 ///
 /// # Errors
 /// When the ground cannot reach it.
 pub async fn reachable_kubeconfig(
     provider: &dyn Provider,
     access: &Access,
-) -> Result<Kubeconfig, Problem> {
-    let Access::Kubernetes(access) = access;
+) -> Result<Option<Kubeconfig>, Problem> {
+    let Access::Kubernetes(access) = access else { return Ok(None) };
     let node = provider.open_node(&access.cluster, &access.node).await?;
-    Ok(access.kubeconfig(node.forward(access.address.port()).await?))
+    Ok(Some(access.kubeconfig(node.forward(access.address.port()).await?)))
 }
 
 /// The state with the place of the user's kubeconfig, so that `down` takes the access out of it again. A file that was made for

@@ -8,7 +8,7 @@ use bivouac_plan::{Action, Plan, UpRequest, assign_addresses, joined, lives_on, 
 use bivouac_provider::Provider;
 use bivouac_spec::facts::{Applied, Outcome, Survey};
 use bivouac_spec::{Addresses, Cluster, NodeName, ObservedCluster, Problem, Problems};
-use bivouac_stacks::{Access, Keys, RenderRequest, Stack};
+use bivouac_stacks::{Keys, RenderRequest, Stack};
 use ipnet::IpNet;
 
 use crate::ground::{other_ground, refuse_elsewhere};
@@ -86,8 +86,8 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     let render = RenderRequest { cluster, addresses: &addresses, facts, joined: &joined };
     let keys = request.stack.ensure_keys(keys, &render, SystemTime::now())?;
     let configs = request.stack.render(&render, &keys)?;
-    let Access::Kubernetes(access) = request.stack.access(&render, &keys)?;
-    let api = Api { node: &access.node, port: access.address.port() };
+    let access = request.stack.access(&render, &keys)?;
+    let api = Api { node: access.node(), port: access.address().port() };
     check_reachable(cluster, api, facts)?;
     let wanted = Wanted::new(cluster, &addresses, api, facts, configs);
 

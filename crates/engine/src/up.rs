@@ -119,20 +119,30 @@ async fn up_locked(
         complete(request, &mut prepared, reporter).await?;
     }
     if let Some(file) = &options.kubeconfig {
-        let access = request.stack.access(&prepared.state.render_request(), &prepared.keys)?;
-        let kubeconfig = reachable_kubeconfig(request.provider.as_ref(), &access).await?;
-        // Before the file is changed: `down` must find what an `up` that was killed here has put into it.
-        let state = remember_access(request.state, file, &prepared.state);
-        if state != prepared.state {
-            request.state.write(&state)?;
-        }
-        merge_access(file, &kubeconfig)?;
+        give_access(request, file, &prepared).await?;
     }
     Ok(Upped {
         description: request.stack.describe(),
         nodes: nodes.len(),
         actions: prepared.plan.actions,
     })
+}
+
+/// Merges the access into the user's kubeconfig, where the stack has one.
+async fn give_access(
+    request: &PrepareRequest<'_>,
+    file: &UserFile,
+    prepared: &Prepared,
+) -> Result<(), Problem> {
+    let access = request.stack.access(&prepared.state.render_request(), &prepared.keys)?;
+    let kubeconfig = reachable_kubeconfig(request.provider.as_ref(), &access).await?;
+    let Some(kubeconfig) = kubeconfig else { return Ok(()) };
+    // Before the file is changed: `down` must find what an `up` that was killed here has put into it.
+    let state = remember_access(request.state, file, &prepared.state);
+    if state != prepared.state {
+        request.state.write(&state)?;
+    }
+    merge_access(file, &kubeconfig)
 }
 
 async fn open_nodes(

@@ -42,7 +42,9 @@ pub(crate) fn dual_stack(count: u8) -> Addresses {
 /// The same with IPv6 alone.
 pub(crate) fn ipv6(count: u8) -> Addresses {
     let mut addresses = dual_stack(count);
-    let second = |networks: &mut Vec<_>| drop(networks.remove(0));
+    let second = |networks: &mut Vec<ipnet::IpNet>| {
+        networks.remove(0);
+    };
     addresses.node_networks = Families::single(addresses.node_networks.secondary.unwrap());
     second(&mut addresses.pod_networks);
     second(&mut addresses.service_networks);

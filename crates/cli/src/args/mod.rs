@@ -7,11 +7,13 @@ use camino::Utf8PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 mod life;
+mod see;
 
 pub use life::{
-    Down, Follow, Node, NodeAdd, NodeCommand, NodeRemove, Plan, Restart, Service, ServiceCommand,
+    Down, Follow, Node, NodeCommand, Plan, Restart, Service, ServiceCommand,
     Source, Start, Stop, Up,
 };
+pub use see::{EventFormat, Events, Logs, Status};
 
 /// What the environment says, in the help of the command itself. Read in [`crate::home`], and nowhere else.
 const ENVIRONMENT: &str = "\
@@ -164,8 +166,10 @@ pub enum Command {
     Kubectl(Kubectl),
     /// Run a command in a node.
     Exec(Exec),
-    /// Show the log of a node's agent, or of a service in it.
+    /// Show the log of a node's agent, or of a service in it, or gather all for a bug report.
     Logs(Logs),
+    /// Show what was done to a cluster.
+    Events(Events),
     /// Put a container image on all nodes.
     Load(Load),
     /// Write a cluster as documents, to make it without bivouac.
@@ -174,26 +178,7 @@ pub enum Command {
     Doctor(Doctor),
     /// Build, list, check and prune node images.
     Image(Image),
-    /// What a node image is for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum ImageStack {
-    /// Kubernetes
-    #[default]
-    Kubernetes,
-    /// Incus, and the image of its instances
-    Incus,
-}
-
-impl From<ImageStack> for bivouac_image::Stack {
-    fn from(stack: ImageStack) -> Self {
-        match stack {
-            ImageStack::Kubernetes => Self::Kubernetes,
-            ImageStack::Incus => Self::Incus,
-        }
-    }
-}
-
-/// Measure how long it takes until a cluster is usable.
+    /// Measure how long it takes until a cluster is usable.
     Bench(Bench),
     /// Write a cluster file with every field explained.
     Init(Init),
@@ -214,19 +199,6 @@ pub struct Chosen {
     /// The cluster; the only one when absent.
     #[arg(long, short, value_name = "NAME")]
     pub cluster: Option<ClusterName>,
-}
-
-/// Show how a cluster is.
-#[derive(Debug, Args)]
-pub struct Status {
-    /// The cluster; the only one when absent.
-    pub name: Option<ClusterName>,
-    /// Show the services of each node too.
-    #[arg(long, short)]
-    pub services: bool,
-    /// How it is written.
-    #[arg(long, short, value_enum, default_value_t)]
-    pub output: Format,
 }
 
 /// List the clusters.
@@ -269,24 +241,6 @@ pub struct Exec {
     /// The command; a shell when absent.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
-}
-
-/// Show a log.
-#[derive(Debug, Args)]
-pub struct Logs {
-    /// The cluster.
-    #[command(flatten)]
-    pub chosen: Chosen,
-    /// The node; the only one when absent.
-    pub node: Option<NodeName>,
-    /// The service; the agent when absent.
-    pub service: Option<String>,
-    /// Go on with what is written later.
-    #[arg(long, short)]
-    pub follow: bool,
-    /// Only so many lines from the end.
-    #[arg(long, short = 'n', value_name = "LINES")]
-    pub tail: Option<usize>,
 }
 
 /// Put container images on all nodes.
@@ -393,6 +347,25 @@ pub enum ImageCommand {
     },
 }
 
+/// What a node image is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ImageStack {
+    /// Kubernetes
+    #[default]
+    Kubernetes,
+    /// Incus, and the image of its instances
+    Incus,
+}
+
+impl From<ImageStack> for bivouac_image::Stack {
+    fn from(stack: ImageStack) -> Self {
+        match stack {
+            ImageStack::Kubernetes => Self::Kubernetes,
+            ImageStack::Incus => Self::Incus,
+        }
+    }
+}
+
 /// Measure how long it takes until a cluster is usable.
 #[derive(Debug, Args)]
 pub struct Bench {
@@ -442,5 +415,5 @@ pub struct Version {
 
 /// The whole command line, for completion and reference.
 pub fn command() -> clap::Command {
-    Arguments::command()
+    crate::complete::with_values(Arguments::command())
 }

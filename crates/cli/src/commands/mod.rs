@@ -4,6 +4,7 @@ pub mod bench;
 pub mod doctor;
 pub mod documents;
 pub mod down;
+pub mod events;
 pub mod exec;
 pub mod export;
 pub mod image;

@@ -5,3 +5,4 @@
 mod bench;
 mod change;
 mod lifecycle;
+mod record;

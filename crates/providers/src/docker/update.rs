@@ -113,12 +113,12 @@ fn limits(
     let nano_cpus = cpus
         .or_else(|| machine.ncpu.filter(|_| is_set(before.nano_cpus)).map(|n| n * 1_000_000_000));
     let memory = wanted.memory.and_then(|memory| i64::try_from(memory.0).ok());
-    let all = machine.mem_total.filter(|_| is_set(before.memory));
+    let memory = memory.or_else(|| machine.mem_total.filter(|_| is_set(before.memory)));
     let body = ContainerUpdateBody {
         nano_cpus,
-        memory: memory.or(all),
+        memory,
         // The same, so that there is no swap on top of it.
-        memory_swap: memory.or(all.map(|_| -1)),
+        memory_swap: memory,
         ..ContainerUpdateBody::default()
     };
     (body != ContainerUpdateBody::default()).then_some(body)
@@ -189,6 +189,6 @@ mod tests {
             HostConfig { nano_cpus: body.nano_cpus, memory: body.memory, ..Default::default() };
         let body = limits(none, &before, &machine).unwrap();
         assert_eq!((body.nano_cpus, body.memory), (Some(4_000_000_000), Some(8 << 30)));
-        assert_eq!(body.memory_swap, Some(-1));
+        assert_eq!(body.memory_swap, body.memory);
     }
 }

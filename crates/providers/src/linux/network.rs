@@ -185,8 +185,8 @@ pub(super) fn ensure_routes(
     for stale in own.filter(|one| !wanted.contains(one)) {
         route.destroy_route(stale)?;
     }
-    let missing = wanted.iter().filter(|one| !present.contains(one));
-    missing.map(|one| route.ensure_route(one)).collect()
+    let mut missing = wanted.iter().filter(|one| !present.contains(one));
+    missing.try_for_each(|one| route.ensure_route(one))
 }
 
 #[cfg(test)]

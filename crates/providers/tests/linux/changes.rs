@@ -241,6 +241,13 @@ pub(crate) async fn seen() {
     }
     let processors = text(&*node, "/proc/cpuinfo").await.matches("processor\t:").count();
     assert!(processors <= 1, "{processors}");
+    // Whole ones are there, too: pods in user namespaces could mount none of their own without.
+    let mounts = text(&*node, "/proc/1/mountinfo").await;
+    for whole in ["/run/.kernel/proc", "/run/.kernel/sys"] {
+        let is_below = |target: &str| target.starts_with(whole);
+        let targets = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        assert_eq!(targets.filter(|target| is_below(target)).collect::<Vec<_>>(), [whole]);
+    }
     // Nothing of how it was made, and nobody can change it.
     assert!(!std::path::Path::new(&format!("/proc/{pid}/root/run/.machine")).exists());
     assert!(std::fs::write(format!("/proc/{pid}/root/proc/meminfo"), "").is_err());

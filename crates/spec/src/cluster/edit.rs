@@ -1,6 +1,6 @@
 //! Changes of a cluster that are asked for without its file.
 
-use super::{Cluster, NodeGroup, Role};
+use super::{Cluster, NodeGroup, NodeSpec, Role};
 use crate::name::nearest;
 use crate::{NodeName, Problem};
 
@@ -62,13 +62,16 @@ impl Cluster {
             let help = "Remove control planes until one is left, and it goes with them.";
             return Err(Problem::usage("spec.balancer", message).help(help));
         }
-        let before: Vec<NodeName> = nodes.into_iter().map(|one| one.name).collect();
+        // Groups of one name go on counting: it is in the one without which all others stay what they are.
+        let members = |nodes: Vec<NodeSpec>| -> Vec<NodeSpec> {
+            nodes.into_iter().filter(|one| one.role != Role::Balancer && one.name != *node).collect()
+        };
+        let others = members(nodes);
         for index in 0..self.spec.nodes.len() {
             let mut without = self.clone();
             without.spec.nodes[index].leave_out(node);
-            let after: Vec<NodeName> = without.nodes().into_iter().map(|one| one.name).collect();
-            let stays = |name: &&NodeName| *name != node && name.as_str() != super::NodeSpec::BALANCER;
-            if !after.contains(node) && before.iter().filter(stays).all(|name| after.contains(name)) {
+            let left = without.nodes();
+            if left.iter().all(|one| one.name != *node) && members(left) == others {
                 *self = without;
                 return Ok(());
             }
@@ -84,7 +87,7 @@ impl NodeGroup {
     fn leave_out(&mut self, node: &NodeName) {
         let number = node.as_str().rsplit('-').next().and_then(|number| number.parse::<u32>().ok());
         self.count = self.count.saturating_sub(1);
-        self.skip.extend(number.filter(|_| node.as_str().starts_with(self.prefix())));
+        self.skip.extend(number);
     }
 }
 
@@ -98,7 +101,8 @@ mod tests {
 
     fn cluster() -> Cluster {
         let mut cluster = Cluster::named("demo".parse().unwrap());
-        cluster.spec.nodes.push(NodeGroup::new(Role::Worker, 2));
+        let zones = vec!["a".to_owned(), "b".to_owned()];
+        cluster.spec.nodes.push(NodeGroup { zones, ..NodeGroup::new(Role::Worker, 2) });
         cluster.spec.nodes.push(NodeGroup::new(Role::Worker, 2));
         cluster
     }
@@ -128,11 +132,10 @@ mod tests {
     fn every_node_can_be_taken_out_and_the_others_stay() {
         for node in cluster().nodes() {
             let mut cluster = cluster();
-            let before = names(&cluster);
-            cluster.remove_node(&node.name).unwrap();
-            let expected: Vec<_> =
-                before.into_iter().filter(|name| *name != node.name.as_str()).collect();
-            assert_eq!(names(&cluster), expected);
+            let before = cluster.nodes();
+            cluster.remove_node(&node.name).unwrap_or_else(|problem| panic!("{problem}"));
+            let expected: Vec<_> = before.into_iter().filter(|one| one.name != node.name).collect();
+            assert_eq!(cluster.nodes(), expected);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The cluster file as a whole. The documentation of its types is what editors show (through the JSON schema).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -124,15 +124,20 @@ impl Cluster {
     pub fn nodes(&self) -> Vec<NodeSpec> {
         let mut counters: BTreeMap<&str, u32> = BTreeMap::new();
         let mut nodes = Vec::new();
+        let groups = self.spec.nodes.iter();
+        let skipped: BTreeSet<(&str, u32)> = groups
+            .flat_map(|group| group.skip.iter().map(|number| (group.prefix(), *number)))
+            .collect();
         for group in &self.spec.nodes {
             let counter = counters.entry(group.prefix()).or_default();
-            for position in 0..group.count as usize {
-                while group.skip.contains(counter) {
+            for _ in 0..group.count {
+                while skipped.contains(&(group.prefix(), *counter)) {
                     *counter += 1;
                 }
-                let name = NodeName::indexed(group.prefix(), *counter);
+                let number = *counter;
+                let name = NodeName::indexed(group.prefix(), number);
                 *counter += 1;
-                nodes.extend(name.ok().map(|name| group.node(name, position)));
+                nodes.extend(name.ok().map(|name| group.node(name, number)));
             }
         }
         if matches!(self.spec.stack, Stack::Kubernetes(_)) && self.control_planes() > 1 {

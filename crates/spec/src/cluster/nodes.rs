@@ -22,7 +22,7 @@ pub struct NodeGroup {
     #[serde(default = "NodeGroup::default_count")]
     #[schemars(range(max = super::NODES_MAX))]
     pub count: u32,
-    /// Numbers that no node of the group has: those of nodes that `bivouac node remove` took out.
+    /// Numbers that no node of this name has: those of nodes that `bivouac node remove` took out.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub skip: BTreeSet<u32>,
     /// Zones, dealt out in turn; a node gets the label `topology.kubernetes.io/zone`.
@@ -143,10 +143,10 @@ impl NodeGroup {
 }
 
 impl NodeGroup {
-    /// The node of the group at this position, from 0.
-    pub(super) fn node(&self, name: NodeName, position: usize) -> NodeSpec {
-        let zone =
-            (!self.zones.is_empty()).then(|| self.zones[position % self.zones.len()].clone());
+    /// The node of the group with this number. Zones go by it, so that a node keeps its own when another is taken out.
+    pub(super) fn node(&self, name: NodeName, number: u32) -> NodeSpec {
+        let zone = (number as usize).checked_rem(self.zones.len());
+        let zone = zone.map(|index| self.zones[index].clone());
         let (labels, taints) = (self.labels.clone(), self.taints.clone());
         NodeSpec { name, role: self.role, zone, labels, taints, resources: self.resources }
     }

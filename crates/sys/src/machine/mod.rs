@@ -10,7 +10,8 @@
 //! ```
 //!
 //! They are copies: numbers that change, such as free memory, are those of the moment at which they were made. A new mount of `proc`
-//! or `sysfs` shows the whole machine again, and so do system calls such as sysinfo(2) and sched_getaffinity(2).
+//! or `sysfs` shows the whole machine again, and so do system calls such as sysinfo(2) and sched_getaffinity(2). In a user namespace
+//! such mounts are permitted only where whole ones are seen: who shows less keeps spare ones somewhere.
 
 mod cpus;
 mod proc;

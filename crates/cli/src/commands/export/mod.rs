@@ -20,7 +20,7 @@ use bivouac_spec::cluster::{Cluster, DockerProvider, Protocol, Provider};
 use bivouac_spec::facts::{Applied, CgroupVersion, Facts};
 use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{ClusterName, NodeName, Problem, Problems, PublishedPort};
-use bivouac_stacks::{Access, KubernetesAccess, RenderRequest};
+use bivouac_stacks::{Access, RenderRequest};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
@@ -98,7 +98,7 @@ async fn write(global: &Global, wanted: &Wanted, reporter: &Reporter) -> Result<
     let render = RenderRequest { cluster, addresses: &addresses, facts, joined: &joined };
     let keys = stack.ensure_keys(folder.keys()?, &render, SystemTime::now())?;
     let configs = stack.render(&render, &keys)?;
-    let Access::Kubernetes(access) = stack.access(&render, &keys)?;
+    let access = stack.access(&render, &keys)?;
 
     let images = StoreImages::open(global);
     let image = images.ensure(&images.current()?, reporter, &signals::cancellation()).await?;
@@ -135,10 +135,12 @@ async fn write(global: &Global, wanted: &Wanted, reporter: &Reporter) -> Result<
     };
     let nodes = exporting.nodes.iter().map(|node| node.node.clone()).collect();
     let image = exporting.run(reporter).await?;
-    let kubeconfig = bivouac_pki::merge(None, &access.kubeconfig(at), true)
-        .map_err(|error| Problem::from_error("kubeconfig.unmergeable", &error))?;
-    folder.write("kubeconfig", kubeconfig.as_bytes(), 0o600)?;
-    folder.write("README.md", readme::render(cluster, &access.node, at).as_bytes(), 0o644)?;
+    if let Access::Kubernetes(kubernetes) = &access {
+        let kubeconfig = bivouac_pki::merge(None, &kubernetes.kubeconfig(at), true)
+            .map_err(|error| Problem::from_error("kubeconfig.unmergeable", &error))?;
+        folder.write("kubeconfig", kubeconfig.as_bytes(), 0o600)?;
+    }
+    folder.write("README.md", readme::render(cluster, access.node(), at).as_bytes(), 0o644)?;
     folder.hand_over()?;
     Ok(Shown {
         cluster: cluster.name().clone(),
@@ -191,8 +193,8 @@ fn report(reporter: &Reporter, progress: Progress) {
 }
 
 /// All ports, each with one of the host: whoever makes the cluster has nobody to choose one.
-fn ports(cluster: &Cluster, access: &KubernetesAccess) -> Vec<PublishedPort> {
-    let api = Api { node: &access.node, port: access.address.port() };
+fn ports(cluster: &Cluster, access: &Access) -> Vec<PublishedPort> {
+    let api = Api { node: access.node(), port: access.address().port() };
     let mut ports = published_ports(cluster, api, false);
     let taken: Vec<u16> = ports
         .iter()
@@ -208,10 +210,10 @@ fn ports(cluster: &Cluster, access: &KubernetesAccess) -> Vec<PublishedPort> {
 }
 
 /// Where the API is reached on the host.
-fn reached_at(ports: &[PublishedPort], access: &KubernetesAccess) -> SocketAddr {
+fn reached_at(ports: &[PublishedPort], access: &Access) -> SocketAddr {
     let is_api = |port: &&PublishedPort| {
-        port.node == access.node
-            && port.port == access.address.port()
+        port.node == *access.node()
+            && port.port == access.address().port()
             && port.protocol == Protocol::Tcp
     };
     let port = ports.iter().find(is_api);
@@ -299,10 +301,15 @@ mod tests {
         });
         let addresses = assign_addresses(&cluster, &BTreeMap::new(), None).unwrap();
         let facts = unknown_facts();
-        let render = RenderRequest { cluster: &cluster, addresses: &addresses, facts: &facts };
+        let render = RenderRequest {
+            cluster: &cluster,
+            addresses: &addresses,
+            facts: &facts,
+            joined: &BTreeSet::new(),
+        };
         let stack = bivouac_stacks::open(&cluster.spec.stack);
         let keys = stack.ensure_keys(None, &render, SystemTime::now()).unwrap();
-        let Access::Kubernetes(access) = stack.access(&render, &keys).unwrap();
+        let access = stack.access(&render, &keys).unwrap();
         let ports = ports(&cluster, &access);
         let at = reached_at(&ports, &access);
         (ports, at)

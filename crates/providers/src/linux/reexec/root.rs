@@ -104,6 +104,10 @@ fn mount_kernel(root: &Utf8Path, hierarchy: &Hierarchy) -> Result<(), Problem> {
         ("/sys", Filesystem::Sysfs, Attributes::INERT),
         ("/run", tmpfs(0o755), volatile),
         ("/tmp", tmpfs(0o1777), volatile),
+        // Files will be mounted over some of those above, and a pod in a user namespace of its own may mount `proc` and `sysfs` only
+        // where it sees whole ones.
+        ("/run/.kernel/proc", Filesystem::Proc, Attributes::INERT),
+        ("/run/.kernel/sys", Filesystem::Sysfs, Attributes::INERT),
     ];
     for (path, filesystem, attributes) in plan {
         let target = ensure_directory(root, path)?;

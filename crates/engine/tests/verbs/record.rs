@@ -1,20 +1,16 @@
 //! What is kept of a cluster's life, and what leaves the machine for a bug report.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
-#![expect(dead_code, reason = "the bench is made for more tests than these")]
-
-mod bench;
-
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use bench::*;
 use bivouac_engine::{
     ArchiveRequest, Archived, Entry, Event, Events, Ground, NodeWord, archive, cluster_status,
 };
 use bivouac_provider::Provider as _;
 use bivouac_provider::fake::{Injection, When};
 use bivouac_spec::NodeName;
+
+use crate::bench::*;
 
 fn entries(bench: &Bench) -> Vec<Entry> {
     Events::of(&bench.state(), bench.cluster.name()).read().unwrap()
@@ -80,7 +76,8 @@ async fn archived(bench: &Bench) -> (Archived, BTreeMap<String, String>) {
     (archived, open(&bytes))
 }
 
-const KEY: &str = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIFakeFakeFake\n-----END EC PRIVATE KEY-----";
+const KEY: &str =
+    "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIFakeFakeFake\n-----END EC PRIVATE KEY-----";
 
 #[tokio::test]
 async fn an_archive_has_everything_but_secrets() {
@@ -111,7 +108,10 @@ async fn an_archive_has_everything_but_secrets() {
         assert!(!whole.contains(secret), "{secret} is in it");
     }
     let plan: serde_json::Value = serde_json::from_str(&texts["plan.json"]).unwrap();
-    assert_eq!((&plan["actions"], &plan["refusals"]), (&serde_json::json!([]), &serde_json::json!([])));
+    assert_eq!(
+        (&plan["actions"], &plan["refusals"]),
+        (&serde_json::json!([]), &serde_json::json!([]))
+    );
     assert!(texts["README.txt"].contains("Nothing is missing."), "{}", texts["README.txt"]);
     assert!(texts["status.json"].contains("\"phase\": \"usable\""));
     assert!(texts["events.jsonl"].contains("\"ended\""));
