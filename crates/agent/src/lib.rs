@@ -22,6 +22,8 @@
 //! [`balance()`] stands apart: a service that a config may name (`bivouac agent balance`), and which connects clients in the node to
 //! whichever of several servers is healthy.
 //!
+//! So does [`guard()`], which watches over the memory and the health of a member of an Incus cluster (`bivouac agent guard`).
+//!
 //! Not here: what a node should be (a stack decides) and where it runs (a provider).
 
 mod apply;
@@ -30,6 +32,7 @@ mod client;
 mod clock;
 mod config;
 mod ground;
+mod guard;
 pub mod images;
 mod logs;
 mod machine;
@@ -43,6 +46,7 @@ mod supervise;
 mod task;
 
 pub use balance::{BalanceRequest, balance};
+pub use guard::{GuardRequest, HealthWatch, MemoryWatch, guard};
 pub use client::{apply, is_healthy, restart, status, stop};
 pub use images::{Registered, register_images};
 pub use options::{Places, RunOptions};

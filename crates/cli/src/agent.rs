@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use bivouac_agent::remote::{self, ExecRequest, LogRequest};
-use bivouac_agent::{BalanceRequest, RunOptions};
+use bivouac_agent::{BalanceRequest, GuardRequest, HealthWatch, MemoryWatch, RunOptions};
 use bivouac_image::{import_archive, import_stream};
 use bivouac_spec::Problem;
 use bivouac_spec::node::paths;
+use bivouac_spec::quantity::Span;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 
@@ -118,6 +119,8 @@ enum Command {
     },
     /// Read the node config again and make this node equal to it, without restarting what is the same.
     Apply,
+    /// Watch over the memory and the health of this member of an Incus cluster. Ends with a signal.
+    Guard(Guard),
     /// Connect clients to whichever of several servers is healthy. Ends with a signal.
     Balance {
         /// Where clients connect.
@@ -136,6 +139,71 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         authority: Utf8PathBuf,
     },
+}
+
+/// What is watched in a member of an Incus cluster.
+#[derive(Debug, clap::Args)]
+struct Guard {
+    /// incusd's socket.
+    #[arg(long, value_name = "FILE")]
+    socket: Utf8PathBuf,
+    /// The service that incusd is.
+    #[arg(long)]
+    service: String,
+    /// The name of this member.
+    #[arg(long)]
+    member: String,
+    /// Its position among all members, from 0.
+    #[arg(long)]
+    position: usize,
+    /// How many members there are.
+    #[arg(long)]
+    members: usize,
+    /// How often memory is looked at; never when absent.
+    #[arg(long)]
+    memory_interval: Option<Span>,
+    /// The memory that must be available, in MiB.
+    #[arg(long, default_value_t = 64, value_name = "MIB")]
+    memory_minimum: u64,
+    /// How long an instance may take to stop by itself.
+    #[arg(long, default_value = "10s")]
+    memory_grace: Span,
+    /// How often the cluster's list of members is asked for; never when absent.
+    #[arg(long)]
+    health_interval: Option<Span>,
+    /// How long an answer may take.
+    #[arg(long, default_value = "3s")]
+    health_timeout: Span,
+    /// How many answers in a row may be missing.
+    #[arg(long, default_value_t = 3)]
+    health_failures: u32,
+    /// For how long the lower half of the members is left alone; `0s` for ever.
+    #[arg(long, default_value = "5m")]
+    health_lenience: Span,
+}
+
+impl Guard {
+    fn request(self) -> GuardRequest {
+        let time = |span: Span| std::time::Duration::from_millis(span.0);
+        GuardRequest {
+            socket: self.socket,
+            service: self.service,
+            member: self.member,
+            position: self.position,
+            members: self.members,
+            memory: self.memory_interval.map(|interval| MemoryWatch {
+                interval: time(interval),
+                minimum: self.memory_minimum << 20,
+                grace: time(self.memory_grace),
+            }),
+            health: self.health_interval.map(|interval| HealthWatch {
+                interval: time(interval),
+                timeout: time(self.health_timeout),
+                failures: self.health_failures,
+                lenience: Some(time(self.health_lenience)).filter(|lenience| !lenience.is_zero()),
+            }),
+        }
+    }
 }
 
 /// Runs what follows `agent` on the command line.
@@ -170,6 +238,12 @@ pub fn main() -> ExitCode {
         Command::Load { containerd, archive } => load(&containerd, &archive),
         Command::Restart { service } => bivouac_agent::restart(paths::SOCKET.into(), &service),
         Command::Apply => bivouac_agent::apply(paths::SOCKET.into()),
+        Command::Guard(guard) => {
+            bivouac_agent::guard(&guard.request(), |line| {
+                let _ = writeln!(std::io::stdout().lock(), "{line}");
+            })
+            .map(|never| match never {})
+        }
         Command::Balance { listen, backends, prefer, check_path, authority } => {
             let request = BalanceRequest { listen, backends, prefer, check_path, authority };
             bivouac_agent::balance(&request, |line| {

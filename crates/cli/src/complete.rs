@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 
 use bivouac_engine::{StateDirectory, logged_units};
 use bivouac_spec::{ClusterName, NodeName};
-use clap::{Arg, ArgMatches, Args as _, Command, CommandFactory as _, FromArgMatches as _};
+use clap::{Arg, ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use crate::args::{Arguments, GlobalOptions};

@@ -108,6 +108,21 @@ pub fn owner() -> Option<Owner> {
     sudo_caller().map(|caller| caller.owner)
 }
 
+/// The configuration of the user's `incus` client, unless there is neither a folder for it nor a client.
+pub fn incus_file() -> Option<UserFile> {
+    let caller = sudo_caller();
+    let named = variable("INCUS_CONF").map(Utf8PathBuf::from);
+    let folder = named.clone().or_else(|| Some(home(caller.as_ref())?.join(".config/incus")))?;
+    let path = variable("PATH").unwrap_or_default();
+    let has_client = || path.split(':').any(|part| Utf8PathBuf::from(part).join("incus").is_file());
+    if named.is_none() && !folder.is_dir() && !has_client() {
+        return None;
+    }
+    let path = folder.join("config.yml");
+    let path = camino::absolute_utf8(&path).unwrap_or(path);
+    Some(UserFile { path, owner: caller.map(|caller| caller.owner) })
+}
+
 struct Caller {
     owner: Owner,
     home: Utf8PathBuf,

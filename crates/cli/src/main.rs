@@ -71,6 +71,7 @@ async fn run(global: &Global, command: &Command) -> Result<ExitCode, Problems> {
         Command::List(list) => commands::list::run(global, list).await,
         Command::Kubeconfig(kubeconfig) => commands::kubeconfig::run(global, kubeconfig).await,
         Command::Kubectl(kubectl) => commands::kubectl::run(global, kubectl).await,
+        Command::Incus(incus) => commands::incus::run(global, incus).await,
         Command::Exec(exec) => commands::exec::run(global, exec).await,
         Command::Logs(logs) => commands::logs::run(global, logs).await,
         Command::Events(events) => commands::events::run(global, events).await,

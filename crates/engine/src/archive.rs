@@ -387,7 +387,7 @@ mod tests {
     async fn the_end_of_a_log_is_whole_lines() {
         assert_eq!(end("one\ntwo\n", 100).await, "one\ntwo\n");
         assert_eq!(end("one\ntwo\n", 8).await, "one\ntwo\n");
-        assert_eq!(end("one\ntwo\nthree\n", 12).await, "three\n");
+        assert_eq!(end("one\ntwo\nthree\n", 9).await, "three\n");
         assert_eq!(end("", 8).await, "");
         let many: String = (0..50_000).map(|number| format!("line {number}\n")).collect();
         let kept = end(&many, 1000).await;

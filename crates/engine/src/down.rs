@@ -10,6 +10,7 @@ use crate::access::remove_access;
 use crate::events::Recording;
 use crate::ground::refuse_other_ground;
 use crate::kubeconfig::UserFile;
+use crate::remote::remove_remote;
 use crate::{ClusterLock, Event, Reporter, StateDirectory};
 
 /// What `down` needs.
@@ -66,6 +67,10 @@ async fn down_locked(
         }
     }
     problems.extend(remove_access(cluster, known.as_ref(), request.kubeconfig.as_ref()).err());
+    if let Some(path) = known.as_ref().and_then(|state| state.remote.clone()) {
+        let owner = request.kubeconfig.as_ref().and_then(|file| file.owner);
+        problems.extend(remove_remote(cluster, &UserFile { path, owner }).err());
+    }
     // A cluster of which something is left stays known, so that the next `down` finds it.
     if problems.is_empty() {
         problems.extend(request.state.remove(cluster).err());

@@ -30,6 +30,7 @@ mod make;
 mod observe;
 mod ports;
 mod prepare;
+mod remote;
 mod redact;
 mod send;
 mod services;

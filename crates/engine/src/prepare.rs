@@ -110,6 +110,7 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
         (None, recorded) => ClusterState {
             kubeconfig: recorded.as_ref().and_then(|state| state.kubeconfig.clone()),
             kubeconfig_made: recorded.as_ref().is_some_and(|state| state.kubeconfig_made),
+            remote: recorded.as_ref().and_then(|state| state.remote.clone()),
             ..ClusterState::new(applied, facts.clone(), image)
         },
     };

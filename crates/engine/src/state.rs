@@ -61,6 +61,9 @@ pub struct ClusterState {
     /// Whether that file was not there before.
     #[serde(default)]
     pub kubeconfig_made: bool,
+    /// The configuration of the `incus` client that the cluster was entered into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Utf8PathBuf>,
 }
 
 impl ClusterState {
@@ -76,6 +79,7 @@ impl ClusterState {
             image,
             kubeconfig: None,
             kubeconfig_made: false,
+            remote: None,
         }
     }
 }

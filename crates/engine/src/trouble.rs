@@ -129,10 +129,7 @@ pub fn add_certificates(
 }
 
 fn first_end(state: &ClusterState, keys: &Keys) -> Result<Option<Timestamp>, Problem> {
-    let end: Option<std::time::SystemTime> = {
-        let _ = (state, keys);
-        None
-    };
+    let end = bivouac_stacks::open(&state.applied.cluster.spec.stack).expiry(keys)?;
     // A time that no calendar has is the end of nothing.
     Ok(end.and_then(|end| Timestamp::try_from(end).ok()))
 }
@@ -236,7 +233,7 @@ mod tests {
             problems: Vec::new(),
         };
         let codes = |status: &ClusterStatus| -> Vec<String> {
-            problems(status, None).into_iter().map(|problem| problem.code.to_string()).collect()
+            problems(status, None).into_iter().map(|problem| problem.code).collect()
         };
         assert_eq!(codes(&status), ["status.unrecorded", "status.remains"]);
         let usable = node(Some(NodePhase::Usable), Some(ObservedState::Running));

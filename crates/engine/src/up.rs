@@ -7,7 +7,7 @@ use std::time::Duration;
 use bivouac_plan::Action;
 use bivouac_provider::Node;
 use bivouac_spec::{NodeName, Problem, Problems};
-use bivouac_stacks::Change;
+use bivouac_stacks::{Access, Change, IncusAccess};
 use camino::Utf8PathBuf;
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +18,9 @@ use crate::ground::refuse_other_ground;
 use crate::kubeconfig::UserFile;
 use crate::make::Making;
 use crate::prepare::prepare_and_record;
+use crate::remote::merge_remote;
 use crate::steps::run_steps;
-use crate::{PrepareRequest, Prepared, Reporter};
+use crate::{ClusterState, PrepareRequest, Prepared, Reporter};
 
 /// How an `up` is done.
 pub struct UpOptions {
@@ -27,6 +28,8 @@ pub struct UpOptions {
     pub agent: Utf8PathBuf,
     /// The kubeconfig file that the access is merged into.
     pub kubeconfig: Option<UserFile>,
+    /// The configuration of the `incus` client that the access is entered into.
+    pub remotes: Option<UserFile>,
     /// The name of the verb, for those who wait for it to end.
     pub verb: &'static str,
     /// Only these nodes; all when empty.
@@ -118,9 +121,7 @@ async fn up_locked(
     if options.only.is_empty() {
         complete(request, &mut prepared, reporter).await?;
     }
-    if let Some(file) = &options.kubeconfig {
-        give_access(request, file, &prepared).await?;
-    }
+    give_access(request, options, &prepared).await?;
     Ok(Upped {
         description: request.stack.describe(),
         nodes: nodes.len(),
@@ -128,14 +129,44 @@ async fn up_locked(
     })
 }
 
-/// Merges the access into the user's kubeconfig, where the stack has one.
+/// Enters the access where the user's client for it looks.
 async fn give_access(
     request: &PrepareRequest<'_>,
-    file: &UserFile,
+    options: &UpOptions,
     prepared: &Prepared,
 ) -> Result<(), Problem> {
     let access = request.stack.access(&prepared.state.render_request(), &prepared.keys)?;
-    let kubeconfig = reachable_kubeconfig(request.provider.as_ref(), &access).await?;
+    match (&access, &options.kubeconfig, &options.remotes) {
+        (Access::Kubernetes(_), Some(file), _) => {
+            give_kubeconfig(request, file, prepared, &access).await
+        }
+        (Access::Incus(incus), _, Some(file)) => give_remote(request, file, prepared, incus).await,
+        _ => Ok(()),
+    }
+}
+
+async fn give_remote(
+    request: &PrepareRequest<'_>,
+    file: &UserFile,
+    prepared: &Prepared,
+    access: &IncusAccess,
+) -> Result<(), Problem> {
+    let node = request.provider.open_node(&access.cluster, &access.node).await?;
+    let at = node.forward(access.address.port()).await?;
+    let state = ClusterState { remote: Some(file.path.clone()), ..prepared.state.clone() };
+    if state != prepared.state {
+        request.state.write(&state)?;
+    }
+    merge_remote(file, access, at)
+}
+
+async fn give_kubeconfig(
+    request: &PrepareRequest<'_>,
+    file: &UserFile,
+    prepared: &Prepared,
+    access: &Access,
+) -> Result<(), Problem> {
+    let kubeconfig = reachable_kubeconfig(request.provider.as_ref(), access).await?;
     let Some(kubeconfig) = kubeconfig else { return Ok(()) };
     // Before the file is changed: `down` must find what an `up` that was killed here has put into it.
     let state = remember_access(request.state, file, &prepared.state);

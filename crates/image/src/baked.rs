@@ -15,9 +15,10 @@ use crate::error::{At, Error};
 use crate::layer::LayerBuilder;
 use crate::libraries::DebianFiles;
 use crate::lock::{Image, mode_of};
-use crate::node::{add_links, created};
+use crate::node::created;
 use crate::oci;
 use crate::program::Made;
+use crate::upper::add_links;
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

@@ -21,12 +21,13 @@ use crate::error::Error;
 use crate::event::{Event, OnEvent, Step};
 use crate::layer::Layer;
 use crate::lock::Program;
-use crate::node::{NodeImage, Parts, assemble};
+use crate::node::{NodeImage, assemble};
 use crate::oci::host_architecture;
 use crate::program::{Made, Origin, Request, ensure_program};
 use crate::stack::Stack;
 use crate::store::{Context, Kind, Out, Store};
 use crate::tools::{self, Needs};
+use crate::upper::Parts;
 use crate::verify;
 
 /// Bytes that a build needs when nothing is made yet: sources, compiled packages, layers, root file system.

@@ -11,11 +11,11 @@ use crate::bundle::Bundle;
 use crate::debian::leave_out;
 use crate::error::{At, Error};
 use crate::layer::LayerBuilder;
-use crate::node::add_links;
 use crate::oci;
 use crate::stack::Instance;
 use crate::stream::decompress;
 use crate::unpack::{make_root, unpack};
+use crate::upper::add_links;
 
 /// Where the archives lie in a node.
 pub const INSTANCE_IMAGES: &str = "usr/share/bivouac/instances";

@@ -25,6 +25,14 @@ pub trait Stack: Send + Sync {
         now: SystemTime,
     ) -> Result<Keys, Problem>;
 
+    /// When the first certificate ends of those that [`Self::ensure_keys`] renews; `None` where it renews none.
+    ///
+    /// # Errors
+    /// When the keys are no document of this stack.
+    fn expiry(&self, _keys: &Keys) -> Result<Option<SystemTime>, Problem> {
+        Ok(None)
+    }
+
     /// One config a node. Deterministic: the same request and keys give the same bytes.
     ///
     /// # Errors
@@ -190,48 +198,5 @@ pub fn open(stack: &cluster::Stack) -> Box<dyn Stack> {
         cluster::Stack::Incus(settings) => {
             Box::new(crate::incus::Incus { settings: settings.clone() })
         }
-        cluster::Stack::Incus(_) => Box::new(Absent(stack.name())),
-    }
-}
-
-/// A stack that cluster files can name and this build does not have.
-struct Absent(&'static str);
-
-impl Absent {
-    fn refused<T>(&self) -> Result<T, Problem> {
-        let message = format!("this build of bivouac has no stack `{}`", self.0);
-        let problem = Problem::usage("stack.absent", message);
-        Err(problem.help("write `stack: {kubernetes: {}}`"))
-    }
-}
-
-impl Stack for Absent {
-    fn ensure_keys(
-        &self,
-        _: Option<Keys>,
-        _: &RenderRequest<'_>,
-        _: SystemTime,
-    ) -> Result<Keys, Problem> {
-        self.refused()
-    }
-
-    fn render(
-        &self,
-        _: &RenderRequest<'_>,
-        _: &Keys,
-    ) -> Result<BTreeMap<NodeName, NodeConfig>, Problem> {
-        self.refused()
-    }
-
-    fn steps(&self, _: &RenderRequest<'_>, _: &Change<'_>) -> Result<Vec<Step>, Problem> {
-        self.refused()
-    }
-
-    fn access(&self, _: &RenderRequest<'_>, _: &Keys) -> Result<Access, Problem> {
-        self.refused()
-    }
-
-    fn describe(&self) -> String {
-        self.0.to_owned()
     }
 }

@@ -9,6 +9,7 @@ mod server;
 mod service;
 mod sweep;
 mod units;
+mod usage;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};

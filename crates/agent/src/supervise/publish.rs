@@ -8,6 +8,7 @@ use bivouac_spec::node::status::{NodePhase, NodeStatus};
 use bivouac_spec::{NodeConfig, Problem};
 
 use super::server::{Newest, Server};
+use super::usage;
 use crate::clock::milliseconds;
 use crate::config::Identity;
 use crate::machine::Machine;
@@ -110,8 +111,9 @@ impl Publisher {
         if changed {
             self.server.publish(newest, poll);
         }
-        // The uptime is that of now, even if nothing else changed.
-        let line = render(&self.status(machine, milliseconds(now)));
+        // Uptime and usage are those of now, even if nothing else changed.
+        let status = NodeStatus { usage: usage::now(), ..self.status(machine, milliseconds(now)) };
+        let line = render(&status);
         self.server.send_status(client, follow, Newest { line: &line, ..newest }, poll);
     }
 
@@ -154,6 +156,7 @@ impl Publisher {
             units: machine.status(),
             warnings: self.warnings.clone(),
             problems: self.problems.clone(),
+            usage: None,
         }
     }
 }

@@ -157,9 +157,9 @@ pub struct NodeAdd {
     /// The cluster.
     #[command(flatten)]
     pub chosen: Chosen,
-    /// What the new nodes do.
-    #[arg(long, value_enum, default_value_t)]
-    pub role: RoleName,
+    /// What the new nodes do; `worker`, or `member` in a cluster of Incus, when absent.
+    #[arg(long, value_enum)]
+    pub role: Option<RoleName>,
     /// The group that they belong to, by the name that its nodes start with; the first of the role when absent.
     #[arg(long, value_name = "NAME", conflicts_with = "role")]
     pub group: Option<String>,
@@ -198,13 +198,14 @@ pub struct NodeRemove {
 }
 
 /// What a new node does.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleName {
     /// It runs pods.
-    #[default]
     Worker,
     /// It holds the cluster's state, with the others of its kind.
     ControlPlane,
+    /// It runs instances of Incus, and holds the cluster's state with the others.
+    Member,
 }
 
 impl RoleName {
@@ -213,6 +214,7 @@ impl RoleName {
         match self {
             Self::Worker => Role::Worker,
             Self::ControlPlane => Role::ControlPlane,
+            Self::Member => Role::Member,
         }
     }
 }

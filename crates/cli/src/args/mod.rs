@@ -10,7 +10,7 @@ mod life;
 mod see;
 
 pub use life::{
-    Down, Follow, Node, NodeCommand, Plan, Restart, Service, ServiceCommand,
+    Down, Follow, Node, NodeCommand, Plan, Restart, RoleName, Service, ServiceCommand,
     Source, Start, Stop, Up,
 };
 pub use see::{EventFormat, Events, Logs, Status};
@@ -164,6 +164,8 @@ pub enum Command {
     Kubeconfig(Kubeconfig),
     /// Run kubectl, of the cluster's own version, on a cluster.
     Kubectl(Kubectl),
+    /// Run the incus client, of the cluster's own version, on a cluster of Incus.
+    Incus(Incus),
     /// Run a command in a node.
     Exec(Exec),
     /// Show the log of a node's agent, or of a service in it, or gather all for a bug report.
@@ -226,6 +228,17 @@ pub struct Kubectl {
     #[command(flatten)]
     pub chosen: Chosen,
     /// What kubectl is told: `bivouac kubectl -- get pods`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<String>,
+}
+
+/// Run the incus client on a cluster. It runs in a node, so paths are those of the node; `-` is standard input and output.
+#[derive(Debug, Args)]
+pub struct Incus {
+    /// The cluster.
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// What the client is told: `bivouac incus -- launch debian c1`.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub arguments: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use bivouac_spec::{Problem, Problems, cluster};
+use clap_complete::env::Shells;
 use serde::Serialize;
 
 use crate::args::{self, Completion, Init};
@@ -44,9 +45,14 @@ pub fn schema() -> Result<ExitCode, Problems> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A script that asks bivouac itself for what fits, see [`crate::complete`].
 pub fn completion(completion: &Completion) -> Result<ExitCode, Problems> {
+    let (shells, name) = (Shells::builtins(), completion.shell.to_string());
+    let shell = shells.completer(&name).expect("every shell that can be named has a script");
     let mut script = Vec::new();
-    clap_complete::generate(completion.shell, &mut args::command(), "bivouac", &mut script);
+    shell
+        .write_registration("COMPLETE", "bivouac", "bivouac", "bivouac", &mut script)
+        .map_err(|error| Problem::from_error("cli.completion", &error))?;
     output::raw(&script)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -90,4 +96,18 @@ pub fn version(version: &args::Version) -> Result<ExitCode, Problems> {
         output::table(&rows)
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn every_shell_that_can_be_named_has_a_script() {
+        for shell in clap_complete::Shell::value_variants() {
+            assert!(Shells::builtins().completer(&shell.to_string()).is_some(), "{shell}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ pub mod events;
 pub mod exec;
 pub mod export;
 pub mod image;
+pub mod incus;
 pub mod kubeconfig;
 pub mod kubectl;
 pub mod list;

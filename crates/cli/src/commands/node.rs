@@ -3,19 +3,22 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use bivouac_spec::cluster::{Locations, validate};
+use bivouac_spec::cluster::{Locations, Role, validate};
 use bivouac_spec::{Cluster, ClusterName, Problem, Problems};
 
 use super::plan::show_plan;
 use super::up::{bring_up, tell};
-use crate::args::{Follow, Format, Global, Node, NodeCommand};
+use crate::args::{Follow, Format, Global, Node, NodeCommand, RoleName};
 use crate::selection::choose;
 
 pub async fn run(global: &Global, node: &Node) -> Result<ExitCode, Problems> {
     match &node.command {
         NodeCommand::Add(add) => {
             let change = |cluster: &mut Cluster| {
-                cluster.add_nodes(add.role.role(), add.group.as_deref(), add.count)
+                // The last one named is the one that a cluster can have any number of.
+                let usual = cluster.spec.stack.roles().last().copied().unwrap_or(Role::Worker);
+                let role = add.role.map_or(usual, RoleName::role);
+                cluster.add_nodes(role, add.group.as_deref(), add.count)
             };
             let asked = Asked { cluster: add.chosen.cluster.as_ref(), follow: &add.follow };
             asked.change(global, "node add", change, add.dry_run, add.output).await

@@ -36,7 +36,7 @@ pub async fn show_plan(
         provider: open_ground(global, &cluster.spec.provider).provider,
         grounds: &open_grounds(global, &state),
         stack: stack.as_ref(),
-        images: &StoreImages::open(global),
+        images: &StoreImages::of(global, &cluster.spec.stack),
         state: &state,
     };
     // What stops it before anything is planned is a plan that refuses, for whoever reads documents.

@@ -53,11 +53,12 @@ pub async fn bring_up(
         provider: open_ground(global, &cluster.spec.provider).provider,
         grounds: &open_grounds(global, &state),
         stack: stack.as_ref(),
-        images: &StoreImages::open(global),
+        images: &StoreImages::of(global, &cluster.spec.stack),
         state: &state,
     };
     let options = UpOptions {
         agent: home::own_binary()?,
+        remotes: home::incus_file().filter(|_| !follow.no_kubeconfig),
         kubeconfig: kubeconfig(verb, follow, state.read(cluster.name()).ok().flatten().as_ref()),
         verb,
         only,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use bivouac_engine::{NodeImages, Reporter};
 use bivouac_image::{BuildOptions, Bundle, Cancel, NodeImage, Stack, Store};
 use bivouac_provider::{ImagePaths, LayerPath};
-use bivouac_spec::{Class, Problem};
+use bivouac_spec::{Class, Problem, cluster};
 use camino::Utf8PathBuf;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,14 @@ impl StoreImages {
     /// The node images of the store that the options name, for Kubernetes.
     pub fn open(global: &Global) -> Self {
         Self { store: global.store.clone(), bundle: None, stack: Stack::default() }
+    }
+
+    /// Those for the stack of a cluster.
+    pub fn of(global: &Global, stack: &cluster::Stack) -> Self {
+        Self::open(global).for_stack(match stack {
+            cluster::Stack::Kubernetes(_) => Stack::Kubernetes,
+            cluster::Stack::Incus(_) => Stack::Incus,
+        })
     }
 
     /// The same for another stack.

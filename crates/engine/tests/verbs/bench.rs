@@ -158,6 +158,7 @@ impl Bench {
         let options = UpOptions {
             agent: "/agent".into(),
             kubeconfig: Some(self.kubeconfig()),
+            remotes: None,
             verb: "up",
             only: BTreeSet::new(),
             timeout: Duration::from_secs(10),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use bivouac_engine::{
-    ArchiveRequest, Archived, Entry, Event, Events, Ground, NodeWord, archive, cluster_status,
+    ArchiveRequest, Archived, Entry, Event, Events, Ground, NodeWord, add_certificates, archive,
+    cluster_status,
 };
 use bivouac_provider::Provider as _;
 use bivouac_provider::fake::{Injection, When};
 use bivouac_spec::NodeName;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::bench::*;
 
@@ -136,8 +138,11 @@ async fn what_does_not_answer_is_missing_and_the_rest_is_there() {
         bench.fake.inject(Some(Injection { call, when: When::Before }));
         let (archived, texts) = archived(&bench).await;
         assert!(texts.contains_key("cluster.json") && texts.contains_key("events.jsonl"));
-        // A plan that refuses says it itself.
-        let is_told = archived.missing.len() > 1 || texts["plan.json"].contains("injected");
+        // A plan that refuses says it itself; a node that cannot be asked is silent.
+        let injected = |text: &String| text.contains("was made to fail");
+        let is_told = archived.missing.len() > 1
+            || archived.missing.iter().any(injected)
+            || texts.get("plan.json").is_some_and(injected);
         assert!(is_told, "call {call} failed and nobody says so: {archived:?}");
     }
 }
@@ -155,6 +160,19 @@ async fn a_status_says_what_is_recorded_and_what_is_wrong() {
     assert!(about.stack.starts_with("Kubernetes v1."), "{about:?}");
     assert_eq!((about.node_networks.len(), about.image.as_str()), (1, "image"));
     assert!(status.nodes.values().all(|node| node.addresses.len() == 1));
+
+    let directory = bench.state();
+    let mut status = cluster_status(fake, "fake", &observed, state.as_ref()).await;
+    let known = state.as_ref().unwrap();
+    let mut certificates = |now: Timestamp| {
+        add_certificates(&mut status, &directory, known, now).unwrap();
+        let end = status.about.as_ref().and_then(|about| about.certificates_end).unwrap();
+        (end, status.problems.pop().map(|problem| problem.code))
+    };
+    let (end, problem) = certificates(Timestamp::now());
+    assert_eq!(problem, None);
+    let (_, problem) = certificates(end - SignedDuration::from_hours(29 * 24));
+    assert_eq!(problem.as_deref(), Some("status.certificates_end"));
 
     let mut unfinished = state.clone().unwrap();
     unfinished.applied.cluster.remove_node(&"worker-0".parse().unwrap()).unwrap();

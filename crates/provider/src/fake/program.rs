@@ -173,6 +173,7 @@ async fn say_status(
         units: Vec::new(),
         warnings: Vec::new(),
         problems: Vec::new(),
+        usage: None,
     };
     let line = serde_json::to_string(&status)?;
     output.write_all(format!("{line}\n").as_bytes()).await

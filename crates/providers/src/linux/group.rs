@@ -5,9 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use bivouac_spec::cluster::Resources;
 use bivouac_spec::{ClusterName, NodeName, Problem};
-use bivouac_sys::cgroup::{Cgroup, Hierarchy, Limits};
+use bivouac_sys::cgroup::{Cgroup, Hierarchy};
 use bivouac_sys::process::ProcessId;
 
 use super::folder::NodeFolder;
@@ -32,15 +31,6 @@ pub(super) fn find(
     }
     let found = hierarchy.find(&name).or_problem("cgroup", &message)?;
     Ok(found.and_then(|group| group.retain(|one| is_own(one, cluster, node))))
-}
-
-/// The limits of a node's group.
-pub(super) fn limits(resources: Resources) -> Limits {
-    Limits {
-        cpu_millis: resources.cpus.map(|cpus| u64::from(cpus.0)),
-        memory: resources.memory.map(|memory| memory.0),
-        pids: None,
-    }
 }
 
 /// The group with these folders, as far as they can be those of the group of this name.

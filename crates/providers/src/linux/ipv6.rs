@@ -17,13 +17,18 @@ pub(super) fn settle(interface: &str, has_addresses: bool) -> bivouac_sys::Resul
     if !is_there() {
         return Ok(());
     }
-    for (parameter, value) in [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0")] {
-        sysctl::ensure(&format!("net/ipv6/conf/{interface}/{parameter}"), value)?;
+    let set = |parameter: &str, value: &str| {
+        sysctl::ensure(&format!("net/ipv6/conf/{interface}/{parameter}"), value).map(drop)
+    };
+    let settled = [("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0")]
+        .into_iter()
+        .try_for_each(|(parameter, value)| set(parameter, value));
+    if !has_addresses {
+        // Nothing depends on it where parameters cannot be changed, as in some containers.
+        return Ok(());
     }
-    if has_addresses {
-        sysctl::ensure(&format!("net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
-    }
-    Ok(())
+    settled?;
+    set("disable_ipv6", "0")
 }
 
 /// The kernel gives every interface such an address.

@@ -18,6 +18,7 @@ mod forwarding;
 mod group;
 mod ipv6;
 mod launch;
+mod limits;
 mod logs;
 mod names;
 mod network;

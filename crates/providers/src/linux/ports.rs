@@ -147,9 +147,11 @@ fn forward(
     };
     if host_ip.is_ipv6() && host_ip.is_loopback() {
         let message = format!("{cannot}: from there the kernel forwards nothing to nodes");
-        return Err(Problem::usage("provider.linux.loopback_port", message).help(
-            "write 127.0.0.1, another address of the host, or `::` for all of its IPv6 addresses as `hostIP` in the cluster file",
-        ));
+        let four = own.addresses.iter().any(IpAddr::is_ipv4);
+        return Err(Problem::usage("provider.linux.loopback_port", message).help(format!(
+            "write {}another address of the host, or `::` for all of its IPv6 addresses as `hostIP` in the cluster file",
+            if four { "127.0.0.1, " } else { "" }
+        )));
     }
     let from = HostPort { address: SocketAddr::new(host_ip, host_port), protocol: port.protocol };
     Ok(Forward { from, to: SocketAddr::new(*to, port.port) })

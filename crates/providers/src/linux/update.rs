@@ -6,7 +6,8 @@
 //! ports                            rules of the host: `ensure_network` made them
 //! ```
 //!
-//! The record is written last, so that a command that is killed meanwhile leaves a node that still differs.
+//! Meanwhile the record names no config, so that a command that is killed leaves a node that differs from whatever is wanted next. Then
+//! all of it is done again.
 
 use std::time::Duration;
 
@@ -15,7 +16,6 @@ use bivouac_spec::facts::Aspect;
 use bivouac_spec::node::paths;
 use bivouac_spec::node::stream::Answer;
 use bivouac_spec::{Problem, network::NodeAddresses};
-use bivouac_sys::process::ProcessId;
 use tokio::io::AsyncReadExt as _;
 
 use super::folder::StateFolder;
@@ -23,7 +23,7 @@ use super::node::LinuxNode;
 use super::order::{Order, Target, Update};
 use super::problem::{OrProblem as _, failed, not_running};
 use super::record::{NodeRecord, find_process, write_secret};
-use super::{blocking, launch, remove};
+use super::{blocking, group, launch, limits, names, remove};
 
 /// How long a node that is made anew may take to stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -50,17 +50,16 @@ pub(super) async fn update(
     if has(Aspect::Image) {
         return stop(state, request).await;
     }
-    if aspects.iter().any(|aspect| *aspect != Aspect::Ports) {
-        let (state, owned) = (state.clone(), request.clone());
-        let (resources, config) = (has(Aspect::Resources), has(Aspect::Config));
-        let order = blocking(move || prepare(&state, &owned, resources, config)).await?;
-        launch::ask(&Order::Update(Box::new(order))).await?;
-    }
-    if has(Aspect::Config) && !apply(&node(state, request)?).await? {
+    let (owned_state, owned) = (state.clone(), request.clone());
+    let (resources, config) = (has(Aspect::Resources), has(Aspect::Config));
+    let order = blocking(move || begin(&owned_state, &owned, resources, config)).await?;
+    let config = order.config;
+    launch::ask(&Order::Update(Box::new(order))).await?;
+    if config && !apply(&node(state, request)?).await? {
         return stop(state, request).await;
     }
     let (state, owned) = (state.clone(), request.clone());
-    blocking(move || note(&state, &owned)).await.map(|()| Outcome::Done)
+    blocking(move || note(&state, &owned, owned.record())).await.map(|()| Outcome::Done)
 }
 
 /// Stopping keeps its data, and what it changed of its image.
@@ -70,7 +69,8 @@ async fn stop(state: &StateFolder, request: &NodeRequest) -> Result<Outcome, Pro
     stopped.map(|()| Outcome::Stopped)
 }
 
-fn prepare(
+/// Looks whether it can be done, notes that it is being done, and says what there is to do.
+fn begin(
     state: &StateFolder,
     request: &NodeRequest,
     resources: bool,
@@ -78,13 +78,22 @@ fn prepare(
 ) -> Result<Update, Problem> {
     let (cluster, node) = (&request.cluster, &request.node);
     let folder = state.node(cluster, node);
+    let process = find_process(&folder, cluster, node)?;
+    let process = process.ok_or_else(|| not_running(cluster, node))?;
+    // One that was begun and not ended: nobody knows how far it came.
+    let (resources, config) = match NodeRecord::read(&folder)? {
+        Some(record) if record.made.config.is_empty() => (true, true),
+        _ => (resources, config),
+    };
+    if resources && let Some(group) = group::find(&folder, cluster, node)? {
+        limits::check(&group, &names::label(cluster, node), request.resources)?;
+    }
+    note(state, request, bivouac_spec::NodeRecord { config: String::new(), ..request.record() })?;
     if config {
         let text = serde_json::to_vec(&request.config)
             .or_problem("config", format_args!("the config of node {node} cannot be written"))?;
         write_secret(&folder.config(), &text)?;
     }
-    let process: Option<ProcessId> = find_process(&folder, cluster, node)?;
-    let process = process.ok_or_else(|| not_running(cluster, node))?;
     Ok(Update {
         node: Target::new(cluster.clone(), node.clone(), folder, &process),
         addresses: request.addresses.clone(),
@@ -111,8 +120,12 @@ fn own(request: &NodeRequest) -> Result<&NodeAddresses, Problem> {
     })
 }
 
-/// What the node is made from now.
-fn note(state: &StateFolder, request: &NodeRequest) -> Result<(), Problem> {
+/// Writes down what the node is made from now. Without the digest of a config it differs from whatever is wanted.
+fn note(
+    state: &StateFolder,
+    request: &NodeRequest,
+    made: bivouac_spec::NodeRecord,
+) -> Result<(), Problem> {
     let folder = state.node(&request.cluster, &request.node);
     let path = folder.record();
     let record = NodeRecord::read(&folder)?
@@ -121,7 +134,7 @@ fn note(state: &StateFolder, request: &NodeRequest) -> Result<(), Problem> {
     let record = NodeRecord {
         addresses: own.addresses,
         pod_networks: own.pod_networks.clone(),
-        made: request.record(),
+        made,
         image_digest: request.image.digest.clone(),
         ..record
     };

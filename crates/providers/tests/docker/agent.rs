@@ -1,6 +1,7 @@
 //! What providers ask of the agent over a connection: the real code, in this binary.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use bivouac_agent::remote::{self, ExecRequest, LogRequest};
@@ -30,7 +31,7 @@ fn apply() -> ExitCode {
     let config: NodeConfig =
         serde_json::from_slice(&std::fs::read(paths::CONFIG).unwrap()).unwrap();
     if config.modules.iter().any(|module| module == REFUSED) {
-        eprintln!("it is refused");
+        std::io::stderr().write_all(b"it is refused\n").unwrap();
         return ExitCode::FAILURE;
     }
     for file in config.files {

@@ -91,6 +91,18 @@ pub(crate) async fn in_place() {
     ground.provider.ensure_node(&request).await.unwrap();
     assert_eq!(text(&*node, "/etc/added").await, "new");
     assert_recorded(&ground, &request).await;
+
+    // One that was begun and not ended is done again, as a whole.
+    let path = ground.state.join(format!("{name}/nodes/node-0/node.json"));
+    let record = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, record.replace(&request.config.digest(), "")).unwrap();
+    request.config.files = vec![File::public("/etc/added", "newer")];
+    let command = format!("echo damaged > /proc/{before}/root/etc/hosts");
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+    ground.provider.ensure_node(&request).await.unwrap();
+    assert_eq!(text(&*node, "/etc/added").await, "newer");
+    assert_eq!(text(&*node, "/etc/hosts").await, hosts);
+    assert_recorded(&ground, &request).await;
     assert_eq!(pid(&ground).await, before);
     let mode = format!("stat -c %a /proc/{before}/root/etc/bivouac/node.json");
     let mode = Command::new("sh").args(["-c", &mode]).output().unwrap();

@@ -14,7 +14,11 @@ use crate::ports::{free, greeted, port};
 const EVERY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 async fn serving(node: &dyn Node, address: SocketAddr) -> Process {
-    let mut process = exec(node, Stdio::NoInput, &["serve", &address.to_string()]).await;
+    listening(node, "serve", address).await
+}
+
+async fn listening(node: &dyn Node, program: &str, address: SocketAddr) -> Process {
+    let mut process = exec(node, Stdio::NoInput, &[program, &address.to_string()]).await;
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("listening"));
     process
@@ -108,11 +112,16 @@ pub(crate) async fn dual() {
         assert_greeted(&*client, address).await;
         assert_greeted(&*server, address).await;
     }
-    // From another cluster packets are forwarded by the host, whatever it forwards otherwise.
+    // From another cluster packets are forwarded by the host, whatever it forwards otherwise, and with its own address.
     let stranger = start(&neighbour, 0).await;
     assert!(stranger.address().is_ipv6());
-    for ip in ground.addresses().nodes[&ground.node(0)].addresses.iter() {
-        assert_greeted(&*stranger, SocketAddr::new(*ip, 8081)).await;
+    let addresses = ground.addresses();
+    let own = addresses.nodes[&ground.node(0)].addresses;
+    for (ip, network) in own.iter().zip(addresses.node_networks.iter()) {
+        let address = SocketAddr::new(*ip, 8082);
+        let _asked = listening(&*server, "who", address).await;
+        let seen = output(&*stranger, &["greet", &address.to_string()]).await;
+        assert_eq!(seen, network.gateway.to_string());
     }
 
     // The port goes, the rest stays.

@@ -18,8 +18,8 @@ use bivouac_sys::process::{PidFd, Signal, SignalFd, reap, wait_readable};
 use ipnet::IpNet;
 
 /// The programs.
-pub(crate) const NAMES: [&str; 10] =
-    ["sh", "cat", "echo", "sleep", "true", "false", "serve", "greet", "answer", "hold"];
+pub(crate) const NAMES: [&str; 11] =
+    ["sh", "cat", "echo", "sleep", "true", "false", "serve", "greet", "answer", "hold", "who"];
 
 /// Runs the program that this was called as, if it is one.
 pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
@@ -35,7 +35,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
         ("echo", words) => writeln!(io::stdout(), "{}", words.join(" ")).map_or(1, |()| 0),
         ("sleep", [seconds]) => sleep(seconds.parse().unwrap()),
         ("sh", ["-c", script]) => shell(script),
-        ("serve", [address]) => serve(address),
+        ("serve", [address]) => serve(address, |_| "hello".to_owned()),
+        ("who", [address]) => serve(address, |from| from.ip().to_string()),
         ("greet", [address]) => greet(address),
         ("answer", [address]) => answer(address),
         ("hold", [mebibytes]) => hold(mebibytes.parse().unwrap()),
@@ -44,16 +45,16 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
     Some(ExitCode::from(code))
 }
 
-/// Gives the node this address, listens there, says so, and greets whoever comes.
-fn serve(address: &str) -> u8 {
+/// Gives the node this address, listens there, says so, and answers whoever comes.
+fn serve(address: &str, text: impl Fn(SocketAddr) -> String) -> u8 {
     let address: SocketAddr = address.parse().unwrap();
     Route::open().unwrap().ensure_address("lo", IpNet::from(address.ip())).unwrap();
     let listener = TcpListener::bind(address).unwrap();
     io::stdout().write_all(b"listening\n").unwrap();
-    for stream in listener.incoming() {
-        stream.unwrap().write_all(b"hello").unwrap();
+    loop {
+        let (mut stream, from) = listener.accept().unwrap();
+        stream.write_all(text(from).as_bytes()).unwrap();
     }
-    0
 }
 
 /// Sends back every UDP packet, and says when it begins.
@@ -154,6 +155,7 @@ fn status() -> u8 {
         units: Vec::new(),
         warnings: Vec::new(),
         problems: Vec::new(),
+        usage: None,
     };
     let line = serde_json::to_string(&status).unwrap() + "\n";
     io::stdout().write_all(line.as_bytes()).unwrap();

@@ -1,26 +1,23 @@
 //! lxcfs and incusd, and what they need of a node.
 
 use bivouac_spec::node::config::SysctlScope;
-use bivouac_spec::node::{Check, File, Limits, Mount, Probe, Service, Stop, Sysctl, Task};
+use bivouac_spec::node::{Check, File, Limits, Mount, Probe, Service, Stop, Sysctl, paths};
 use bivouac_spec::quantity::Span;
 
 use super::cluster::CLUSTER;
 use super::lan::LAN;
 use super::layout::Layout;
-use super::places::{DAEMON, DATA, HOME, LOGS, LXCFS, PRISTINE, SOCKET};
-use super::units::{names, service, shell, task};
+use super::places::{DAEMON, DATA, LOGS, LXCFS, PRISTINE, SOCKET};
+use super::units::{names, service, shell};
 
 pub(super) const INCUSD: &str = "incusd";
 const LXCFS_SERVICE: &str = "lxcfs";
-/// A task: incusd's folder is where it looks for it.
-const HOME_TASK: &str = "home";
 /// A service: instances are asked to stop before the node ends.
 const INSTANCES: &str = "instances";
 
 /// The most open files that anything here asks for.
 const OPEN_FILES: u64 = 1_048_576;
 
-const HOME_SCRIPT: &str = include_str!("scripts/home.sh");
 /// incusd leaves instances alone when it is ended, so that it can be started anew. Only when the node ends must they end before it.
 const INSTANCES_SCRIPT: &str = include_str!("scripts/instances.sh");
 
@@ -75,11 +72,13 @@ pub(super) fn mounts() -> Vec<Mount> {
 }
 
 pub(super) fn files() -> Vec<File> {
-    vec![File::directory(LXCFS, 0o755), File::directory(LOGS, 0o750), File::directory(DATA, 0o711)]
-}
-
-pub(super) fn tasks() -> Vec<Task> {
-    vec![task(HOME_TASK, &[], HOME_SCRIPT, &[DATA, HOME], &[])]
+    vec![
+        File::directory(LXCFS, 0o755),
+        File::directory(LOGS, 0o750),
+        // Users of instances go through it to what is theirs.
+        File::directory(paths::STATE, 0o711),
+        File::directory(DATA, 0o711),
+    ]
 }
 
 pub(super) fn services(layout: &Layout<'_>) -> Vec<Service> {
@@ -92,7 +91,7 @@ pub(super) fn services(layout: &Layout<'_>) -> Vec<Service> {
         service(LXCFS_SERVICE, lxcfs, Some(mounted)),
         Service {
             // An instance that finds no bridge when it is started has no network.
-            after: names(&[LXCFS_SERVICE, HOME_TASK, LAN]),
+            after: names(&[LXCFS_SERVICE, LAN]),
             limits: Limits {
                 open_files: Some(OPEN_FILES.min(facts.open_files)),
                 locked_memory: facts.raises_limits.then_some(never),

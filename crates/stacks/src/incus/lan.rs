@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use super::layout::{Layout, Member};
 use super::places::{DNSMASQ, LEASES, RULES};
-use super::units::{names, service, task};
+use super::units::{names, service, shell, task};
 
 /// The bridge.
 pub(super) const BRIDGE: &str = "lxd-lan";
@@ -32,6 +32,8 @@ const OWN_NAMES: u16 = 5353;
 
 /// Members are known by their addresses. What floods goes to all of them, whether they run or not: nobody has to tell who came.
 const SCRIPT: &str = include_str!("scripts/lan.sh");
+/// A resolver of the node that dnsmasq itself watches would cost one of the inotify instances, of which a machine has few.
+const LOOKUP: &str = include_str!("scripts/names.sh");
 
 pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
     vec![File::public(RULES, rules(layout, member))]
@@ -116,11 +118,12 @@ fn leases(layout: &Layout<'_>, member: &Member) -> Vec<String> {
 }
 
 fn lookup(layout: &Layout<'_>, member: &Member) -> Vec<String> {
-    let mut command = dnsmasq();
+    let mut command = shell(NAMES_SERVICE, LOOKUP, &[]);
+    command.extend(dnsmasq());
     command.extend([
         format!("--listen-address={}", member.gateway()),
         "--no-hosts".to_owned(),
-        "--resolv-file=/etc/resolv.conf".to_owned(),
+        "--no-resolv".to_owned(),
         "--all-servers".to_owned(),
         "--cache-size=0".to_owned(),
     ]);

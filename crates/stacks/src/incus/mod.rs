@@ -2,8 +2,8 @@
 //! join it. No token travels: every certificate is made beforehand, so whoever joins is known before it asks.
 //!
 //! ```text
-//! every member:  home*, lan* > lan-leases, lan-names         (* tasks)
-//!                lxcfs, home*, lan* > incusd > cluster* > guard, instances
+//! every member:  lan* > lan-leases, lan-names               (* tasks)
+//!                lxcfs, lan* > incusd > cluster* > guard, instances
 //!                                                     > member* (zone and labels, where there are any)
 //! first:         cluster* makes the cluster and trusts the others; image* follows
 //! others:        cluster* joins it, again and again until the first is so far
@@ -110,7 +110,6 @@ fn node_config(
     services.extend(daemon::services(layout));
     services.extend(guard::service_of(layout, member));
     let mut tasks = lan::tasks(layout, member);
-    tasks.extend(daemon::tasks());
     tasks.extend(cluster::tasks(layout, member));
     Ok(NodeConfig {
         format: FORMAT,

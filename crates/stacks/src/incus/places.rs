@@ -1,9 +1,8 @@
 //! Paths in a member.
 
-/// Where incusd keeps everything. Its own path is too long for sockets below it, and must not be on an overlay: ids of instances are
-/// mapped there.
+/// Where incusd keeps everything, in the node image a link to [`DATA`].
 pub(super) const HOME: &str = "/var/lib/incus";
-/// What is mounted there.
+/// A folder that is on no overlay: users of instances are mapped to others there.
 pub(super) const DATA: &str = "/var/lib/bivouac/incus";
 /// incusd's socket.
 pub(super) const SOCKET: &str = "/var/lib/incus/unix.socket";
@@ -15,7 +14,6 @@ pub(super) const LXCFS: &str = "/var/lib/lxcfs";
 pub(super) const LEASES: &str = "/var/lib/bivouac/leases";
 
 /// Programs.
-pub(super) const CLIENT: &str = "/usr/bin/incus";
 pub(super) const DAEMON: &str = "/usr/libexec/incus/incusd";
 pub(super) const DNSMASQ: &str = "/usr/sbin/dnsmasq";
 

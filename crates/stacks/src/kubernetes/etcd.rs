@@ -70,11 +70,11 @@ if [ ! -d "$data/member" ]; then
 fi
 "#;
 
-/// Makes the learner that runs here one of those that decide, unless it is. It says of itself whether it is a learner; nothing else is
-/// answered by one.
+/// Makes the learner that runs here one of those that decide, unless it is. It says of itself whether it is a learner, over a socket without
+/// TLS; nothing else is answered by one.
 const VOTE: &str = r#"set -eu
 . "$1"
-status=$(ETCDCTL_ENDPOINTS=$2 "$etcdctl" endpoint status --write-out=json)
+status=$(unset ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY; ETCDCTL_ENDPOINTS=$2 "$etcdctl" endpoint status --write-out=json)
 case $status in
   *'"isLearner":true'*)
     look
@@ -101,14 +101,12 @@ fn members(layout: &Layout<'_>, member: &Member) -> String {
             join(founders)
         );
     }
-    let others = layout.control_planes().filter(|other| other.name() != member.name());
-    let (certificate, key) = pair("etcd/server");
+    let exports = beside(layout, member).map(|(name, value)| format!("export {name}='{value}'\n"));
     format!(
-        "export ETCDCTL_ENDPOINTS='{others}'\n\
-         export ETCDCTL_CACERT='{PKI}/etcd/ca.crt' ETCDCTL_CERT='{certificate}' ETCDCTL_KEY='{key}'\n\
+        "{exports}\
          etcdctl='{programs}/etcdctl' data='{data}' self='{name}' peer='{peer}'\n\
          {JOIN}",
-        others = join(others.map(client_url)),
+        exports = exports.concat(),
         programs = versions::PROGRAMS,
         data = places::ETCD_DATA,
         name = member.name(),
@@ -172,6 +170,18 @@ pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
 /// The units after which etcd answers everything.
 pub(super) fn ready(layout: &Layout<'_>, member: &Member) -> Vec<String> {
     after([if layout.has_joined(member) { VOTES } else { ETCD }])
+}
+
+/// For etcdctl in a control plane: the members beside this one, any of which answers.
+pub(super) fn beside(layout: &Layout<'_>, member: &Member) -> [(&'static str, String); 4] {
+    let others = layout.control_planes().filter(|other| other.name() != member.name());
+    let (certificate, key) = pair("etcd/server");
+    [
+        ("ETCDCTL_ENDPOINTS", join(others.map(client_url))),
+        ("ETCDCTL_CACERT", format!("{PKI}/etcd/ca.crt")),
+        ("ETCDCTL_CERT", certificate),
+        ("ETCDCTL_KEY", key),
+    ]
 }
 
 fn client_url(member: &Member) -> String {

@@ -42,6 +42,16 @@ pub(super) fn ensure(
     Ok(Keys(value))
 }
 
+/// When the first certificate ends that is not an authority's.
+pub(super) fn expiry(keys: &Keys) -> Result<Option<SystemTime>, Problem> {
+    let pki = decode(keys)?;
+    let ends = pki.leaves.values().map(|leaf| bivouac_pki::expires(&leaf.issued.certificate));
+    let ends: Result<Vec<SystemTime>, _> = ends.collect();
+    let ends =
+        ends.map_err(|error| Problem::from_error("stack.kubernetes.keys_unreadable", &error))?;
+    Ok(ends.into_iter().min())
+}
+
 /// The files that hold keys, certificates and kubeconfigs, of each node.
 pub(super) fn render(
     layout: &Layout<'_>,

@@ -72,6 +72,10 @@ impl Stack for Kubernetes {
         keys::ensure(existing, &Layout::of(request, &self.settings)?, now)
     }
 
+    fn expiry(&self, keys: &Keys) -> Result<Option<SystemTime>, Problem> {
+        keys::expiry(keys)
+    }
+
     fn render(
         &self,
         request: &RenderRequest<'_>,

@@ -7,7 +7,7 @@ use bivouac_spec::cluster::{Bootstrap, Cluster, Taint, TaintEffect};
 use bivouac_spec::{NodeName, node::config::Environment};
 
 use super::layout::{Layout, Member, all_taints};
-use super::{etcd, places, versions};
+use super::{etcd, places};
 use crate::stack::{Change, Step};
 
 /// How long the pods of a node may take to leave it.
@@ -18,39 +18,39 @@ const QUICK: Duration = Duration::from_secs(30);
 /// Pods leave a node as their budgets permit. When its kubelet does not answer, nobody is there to end them: then they are forgotten, so
 /// that others take their places. What keeps a pod is told: kubectl names the pod, and not its budget.
 const DRAIN_SCRIPT: &str = r#"set -eu
-kubectl=$1 node=$2 patience=$3
-found=$("$kubectl" get node "$node" --ignore-not-found --output=name)
+api=$1 node=$2 patience=$3
+found=$(kubectl --server="$api" get node "$node" --ignore-not-found --output=name)
 [ -n "$found" ] || exit 0
-"$kubectl" cordon "$node"
+kubectl --server="$api" cordon "$node"
 set -- drain "$node" --ignore-daemonsets --delete-emptydir-data --timeout="$patience"
-if ! "$kubectl" get --raw "/api/v1/nodes/$node/proxy/healthz" --request-timeout=5s > /dev/null 2>&1; then
-  exec "$kubectl" "$@" --force --disable-eviction --grace-period=0
+if ! kubectl --server="$api" get --raw "/api/v1/nodes/$node/proxy/healthz" --request-timeout=5s > /dev/null 2>&1; then
+  exec kubectl --server="$api" "$@" --force --disable-eviction --grace-period=0
 fi
-"$kubectl" "$@" && exit
-"$kubectl" get poddisruptionbudgets --all-namespaces --output=jsonpath='{range .items[?(@.status.disruptionsAllowed==0)]}PodDisruptionBudget {.metadata.namespace}/{.metadata.name} allows no disruption: {.status.currentHealthy} pods are healthy, {.status.desiredHealthy} must be{"\n"}{end}' >&2
+kubectl --server="$api" "$@" && exit
+kubectl --server="$api" get poddisruptionbudgets --all-namespaces --output=jsonpath='{range .items[?(@.status.disruptionsAllowed==0)]}PodDisruptionBudget {.metadata.namespace}/{.metadata.name} allows no disruption: {.status.currentHealthy} pods are healthy, {.status.desiredHealthy} must be{"\n"}{end}' >&2
 exit 1"#;
 
 /// Members are known by where others find them: one that has never run has no name.
 const MEMBER_SCRIPT: &str = r#"set -eu
-etcdctl=$1 peer=$2
-members=$("$etcdctl" member list)
+peer=$1
+members=$(etcdctl member list)
 while IFS=', ' read -r id status name url rest; do
-  if [ "$url" = "$peer" ]; then "$etcdctl" member remove "$id"; fi
+  if [ "$url" = "$peer" ]; then etcdctl member remove "$id"; fi
 done <<END
 $members
 END"#;
 
 /// Taints are known by key and effect. One that is gone already is what was asked for.
 const TAINT_SCRIPT: &str = r#"set -eu
-kubectl=$1 node=$2
+api=$1 node=$2
 shift 2
 for taint; do
   case $taint in
-    *-) said=$("$kubectl" taint node "$node" "$taint" 2>&1) || case $said in
+    *-) said=$(kubectl --server="$api" taint node "$node" "$taint" 2>&1) || case $said in
           *" not found"*) ;;
           *) echo "$said" >&2; exit 1 ;;
         esac ;;
-    *) "$kubectl" taint node "$node" "$taint" --overwrite ;;
+    *) kubectl --server="$api" taint node "$node" "$taint" --overwrite ;;
   esac
 done"#;
 
@@ -66,41 +66,41 @@ pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
 }
 
 fn leaves(layout: &Layout<'_>, member: &Member) -> Vec<Step> {
-    let (name, kubectl) = (member.name(), program("kubectl"));
+    let (name, api) = (member.name(), api(layout));
     let (node, patience) = (name.to_string(), format!("{}s", DRAIN.as_secs()));
     let drain = Step {
         patience: DRAIN + QUICK,
         help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again"
             .to_owned(),
-        ..step(layout, member, format!("drain node {name}"), &[DRAIN_SCRIPT, &kubectl, &node, &patience])
+        ..step(layout, member, format!("drain node {name}"), &[DRAIN_SCRIPT, &api, &node, &patience])
     };
     let mut steps = vec![drain];
     if member.is_control_plane() && layout.settings.bootstrap == Bootstrap::Services {
-        let (etcdctl, peer) = (program("etcdctl"), etcd::peer_url(member));
+        let peer = etcd::peer_url(member);
         let title = format!("take {name} out of etcd");
         steps.push(Step {
-            environment: set("ETCDCTL_ENDPOINTS", etcd::SOCKET),
+            environment: set(etcd::beside(layout, member)),
             help: "most of the members of etcd must run: bring the other control planes back first"
                 .to_owned(),
-            ..step(layout, member, title, &[MEMBER_SCRIPT, &etcdctl, &peer])
+            ..step(layout, member, title, &[MEMBER_SCRIPT, &peer])
         });
     }
     let title = format!("remove Node {name}");
-    let script = r#"exec "$1" delete node "$2" --ignore-not-found"#;
-    steps.push(step(layout, member, title, &[script, &kubectl, &node]));
+    let script = r#"exec kubectl --server="$1" delete node "$2" --ignore-not-found"#;
+    steps.push(step(layout, member, title, &[script, &api, &node]));
     steps
 }
 
 fn changed(layout: &Layout<'_>, before: &Cluster) -> Vec<Step> {
     let before = all_taints(before);
     let steps = layout.members.iter().filter_map(|member| {
-        let (name, kubectl) = (member.name(), program("kubectl"));
+        let (name, api) = (member.name(), api(layout));
         let (_, old) = before.iter().find(|(node, _)| node == name)?;
         let changes = taint_changes(old, &member.taints);
         if changes.is_empty() {
             return None;
         }
-        let mut arguments = vec![TAINT_SCRIPT, &kubectl, name.as_str()];
+        let mut arguments = vec![TAINT_SCRIPT, &api, name.as_str()];
         arguments.extend(changes.iter().map(String::as_str));
         let mut step =
             step(layout, member, format!("change the taints of node {name}"), &arguments);
@@ -140,7 +140,7 @@ fn step(layout: &Layout<'_>, about: &Member, name: String, script: &[&str]) -> S
         name,
         nodes,
         command,
-        environment: set("KUBECONFIG", &places::kubeconfig("super-admin")),
+        environment: set([("KUBECONFIG", places::kubeconfig("super-admin"))]),
         patience: QUICK,
         help: "look with `bivouac status` whether a control plane answers, and run the same command again"
             .to_owned(),
@@ -151,10 +151,11 @@ fn everywhere(layout: &Layout<'_>) -> Vec<NodeName> {
     layout.control_planes().map(|member| member.name().clone()).collect()
 }
 
-fn program(name: &str) -> String {
-    format!("{}/{name}", versions::PROGRAMS)
+/// Where kubectl finds the API: not at its own node's server, which may be the one that is down.
+fn api(layout: &Layout<'_>) -> String {
+    format!("https://{}", layout.first().api)
 }
 
-fn set(name: &str, value: &str) -> Environment {
-    [(name.to_owned(), value.to_owned())].into()
+fn set<const N: usize>(variables: [(&str, String); N]) -> Environment {
+    variables.map(|(name, value)| (name.to_owned(), value)).into()
 }

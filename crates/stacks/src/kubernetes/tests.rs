@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::balancer;
-use crate::stack::{Access, Change, Keys, RenderRequest, Stack, Step, open};
+use crate::stack::{Access, Change, Keys, KubernetesAccess, RenderRequest, Stack, Step, open};
 
 mod families;
 mod several;
@@ -83,6 +83,13 @@ impl Bench {
 
     fn configs(&self) -> BTreeMap<NodeName, NodeConfig> {
         self.render(&self.keys(None, now()))
+    }
+}
+
+fn of_kubernetes(access: Access) -> KubernetesAccess {
+    match access {
+        Access::Kubernetes(access) => access,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -311,6 +318,23 @@ fn keys_stay_until_they_near_their_end() {
 }
 
 #[test]
+fn the_first_end_is_that_of_the_oldest_certificate_which_is_no_authority() {
+    let (small, large) = (single(), with_workers());
+    let first = small.keys(None, now());
+    let end = small.stack.expiry(&first).unwrap().unwrap();
+    // A certificate knows whole seconds.
+    let seconds = end.duration_since(now()).unwrap().as_secs();
+    assert!(seconds.abs_diff(days(365).as_secs()) <= 1, "{seconds}");
+    let grown = large.keys(Some(first.clone()), now() + days(100));
+    assert_eq!(large.stack.expiry(&grown).unwrap(), Some(end));
+    let renewed = small.keys(Some(first), now() + days(340));
+    assert!(small.stack.expiry(&renewed).unwrap().unwrap() > end + days(300));
+    let foreign: Keys = serde_json::from_str("{}").unwrap();
+    let code = small.stack.expiry(&foreign).unwrap_err().code;
+    assert_eq!(code, "stack.kubernetes.keys_unreadable");
+}
+
+#[test]
 fn keys_of_nodes_that_are_gone_are_forgotten() {
     let (large, small) = (with_workers(), single());
     let keys = small.keys(Some(large.keys(None, now())), now());
@@ -361,8 +385,8 @@ fn workers_hold_no_keys_of_authorities() {
 #[test]
 fn the_user_becomes_an_administrator_of_the_first_control_plane() {
     let bench = with_workers();
-    let Access::Kubernetes(access) =
-        bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap();
+    let access =
+        of_kubernetes(bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap());
     assert_eq!(
         (access.node.as_str(), access.address),
         ("control-plane-0", "10.89.0.2:6443".parse().unwrap())
@@ -376,8 +400,8 @@ fn the_user_becomes_an_administrator_of_the_first_control_plane() {
 #[test]
 fn the_api_is_known_by_name_where_its_certificate_has_no_such_address() {
     let bench = single();
-    let Access::Kubernetes(access) =
-        bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap();
+    let access =
+        of_kubernetes(bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap());
     let known = |at: &str| {
         let text = access.kubeconfig(at.parse().unwrap()).render().expose().to_owned();
         assert!(text.contains(&format!("server: https://{at}\n")), "{text}");

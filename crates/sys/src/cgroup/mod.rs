@@ -19,6 +19,7 @@ mod view;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use hierarchy::{Hierarchy, Mounted, Version};
 pub use v2::delegate_inside;
@@ -130,6 +131,30 @@ impl Cgroup {
         Ok(Some(files::sum(&files::read(&path)?, keys)))
     }
 
+    /// Processor time that its processes have used since the group was made. `None` where nobody counts.
+    pub fn cpu_time(&self) -> Result<Option<Duration>> {
+        let (controller, name) = match self.version {
+            Version::V1 => ("cpuacct", "cpuacct.usage"),
+            Version::V2 => ("cpu", "cpu.stat"),
+        };
+        let Some(text) = self.read_if_there(controller, name)? else { return Ok(None) };
+        Ok(Some(match self.version {
+            Version::V1 => Duration::from_nanos(text.trim().parse().unwrap_or_default()),
+            Version::V2 => Duration::from_micros(files::sum(&text, &["usage_usec"])),
+        }))
+    }
+
+    /// Tasks, which are processes and their threads, in the group and below it. `None` where nobody counts.
+    pub fn tasks(&self) -> Result<Option<u64>> {
+        let text = self.read_if_there("pids", "pids.current")?;
+        Ok(text.and_then(|text| text.trim().parse().ok()))
+    }
+
+    fn read_if_there(&self, controller: &str, name: &str) -> Result<Option<String>> {
+        let path = self.folder(controller).map(|folder| folder.join(name));
+        path.filter(|path| path.exists()).map(|path| files::read(&path)).transpose()
+    }
+
     /// Sets all limits, lifting those that are `None`. Who has a limit of memory gets no swap beside it. Lowering the limit of memory
     /// below what is in use is refused on v1 (`is_busy`); on v2 the kernel ends processes until it holds, so ask first.
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
@@ -187,7 +212,6 @@ mod tests {
     use super::*;
     use crate::process::{ChildSetup, ProcessId};
     use std::process::Command;
-    use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -212,6 +236,12 @@ mod tests {
         let mut added = Command::new("sleep").arg("60").spawn().unwrap();
         group.add(added.id()).unwrap();
         assert!(group.processes().unwrap().contains(&added.id()));
+        if hierarchy.controllers().any(|name| name == "pids") {
+            assert!(parent.tasks().unwrap() >= Some(2), "the one that joined and the added one");
+        }
+        if hierarchy.controllers().any(|name| name == "cpuacct" || name == "cpu") {
+            assert!(parent.cpu_time().unwrap().is_some_and(|time| !time.is_zero()));
+        }
         assert_eq!(parent.list_children().unwrap(), BTreeSet::from(["cluster".to_owned()]));
         assert_eq!(
             hierarchy.find(Path::new(&name).join("cluster")).unwrap(),

@@ -84,9 +84,10 @@ fn cover(files: &Files, root: &Path, stage: &Path) -> Result<()> {
     }
     remount(stage, Attributes { read_only: true, ..Attributes::INERT })?;
     for (name, path) in COVERED {
-        let source = stage.join(name);
-        if source.exists() {
-            bind(source, root.join(path))?;
+        let (source, target) = (stage.join(name), root.join(path));
+        // A kernel may do without swap, or without NUMA.
+        if source.exists() && target.exists() {
+            bind(source, target)?;
         }
     }
     Ok(())

@@ -183,6 +183,7 @@ impl Bench<'_> {
         let options = UpOptions {
             agent: home::own_binary()?,
             kubeconfig: None,
+            remotes: None,
             verb: "up",
             only: std::collections::BTreeSet::new(),
             timeout: Duration::from_secs(300),

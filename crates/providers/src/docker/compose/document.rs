@@ -208,7 +208,7 @@ mod tests {
         request.addresses = samples::dual_stack(2);
         let network = NetworkRequest {
             cluster: request.cluster.clone(),
-            addresses: request.addresses.clone(),
+            addresses: request.addresses,
             ports: Vec::new(),
         };
         let network = Document::new("compose", &network).networks[NETWORK].clone();

@@ -61,6 +61,10 @@ fn every_port_that_cannot_be_forwarded_is_told() {
     request.addresses = crate::samples::dual_stack(1);
     let problem = forwards(&request).unwrap_err();
     assert_eq!(problem.code, "provider.linux.loopback_port");
+    assert!(problem.help.unwrap().contains("127.0.0.1"));
+    request.addresses = crate::samples::ipv6(1);
+    let problem = forwards(&request).unwrap_err();
+    assert!(!problem.help.unwrap().contains("127.0.0.1"));
 }
 
 #[test]

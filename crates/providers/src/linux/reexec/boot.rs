@@ -18,7 +18,7 @@ use bivouac_sys::process::ProcessId;
 use super::super::order::Boot;
 use super::super::problem::{OrProblem as _, acquire, failed};
 use super::super::record::{NodeRecord, noted_process, write_secret};
-use super::super::{group, names};
+use super::super::{group, limits, names};
 use super::{fork_until_exec, link, root};
 
 /// How long another command may take to start or remove the same node.
@@ -84,6 +84,6 @@ fn ensure_cgroup(boot: &Boot, hierarchy: &Hierarchy) -> bivouac_sys::Result<Cgro
         Err(error) if error.is_absent() => Cgroup::ensure(hierarchy, &name)?,
         other => other?,
     };
-    cgroup.set_limits(group::limits(boot.resources))?;
+    cgroup.set_limits(limits::limits(boot.resources))?;
     Ok(cgroup)
 }

@@ -19,9 +19,9 @@ use bivouac_sys::process::{self, Resource, Signal};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use fs_err as fs;
 
-use super::super::names;
 use super::super::order::Boot;
 use super::super::problem::{OrProblem as _, failed};
+use super::super::{limits, names};
 use super::{device, environment, update};
 use crate::hosts::render_hosts;
 
@@ -53,7 +53,7 @@ fn prepare(boot: &Boot, hierarchy: &Hierarchy, cgroup: &Cgroup) -> Result<(), Pr
         .or_problem("mount", "the node's mounts cannot be kept from the host")?;
     let root = mount_root(boot)?;
     mount_kernel(&root, hierarchy)?;
-    machine::show(update::view(boot.resources), &root, resolve(&root, update::STAGE))
+    machine::show(limits::view(boot.resources), &root, resolve(&root, update::STAGE))
         .or_problem("machine", format_args!("node {} cannot be shown its limits", boot.node))?;
     device::fill(&root, &boot.folder.console())?;
     bind_directories(boot, &root)?;

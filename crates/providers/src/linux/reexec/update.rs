@@ -6,10 +6,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use bivouac_spec::Problem;
-use bivouac_spec::cluster::Resources;
 use bivouac_spec::node::paths;
-use bivouac_spec::quantity::Bytes;
-use bivouac_sys::cgroup::Cgroup;
 use bivouac_sys::machine;
 use bivouac_sys::namespace::{Namespace, enter};
 use bivouac_sys::netlink::Route;
@@ -17,7 +14,7 @@ use camino::Utf8Path;
 
 use super::super::order::Update;
 use super::super::problem::{OrProblem as _, acquire, failed};
-use super::super::{group, names};
+use super::super::{group, limits, names};
 use super::link;
 use crate::hosts::render_hosts;
 
@@ -37,7 +34,7 @@ pub(super) fn update(order: &Update) -> Result<(), Problem> {
     if let Some(resources) = order.resources {
         let found = group::find(folder, cluster, node)?;
         let missing = || failed("cgroup", format_args!("node {label} has no control group"));
-        limit(&found.ok_or_else(missing)?, &label, resources)?;
+        limits::set(&found.ok_or_else(missing)?, &label, resources)?;
     }
     let host = link::open_host()?;
     let own = link::own_addresses(&order.addresses, node)?;
@@ -58,50 +55,10 @@ pub(super) fn update(order: &Update) -> Result<(), Problem> {
         replace(paths::CONFIG, 0o600, &config)?;
     }
     match order.resources {
-        Some(resources) => machine::show(view(resources), "/", STAGE)
+        Some(resources) => machine::show(limits::view(resources), "/", STAGE)
             .or_problem("machine", format_args!("node {label} cannot be shown its limits")),
         None => Ok(()),
     }
-}
-
-/// What a node with these limits sees of the machine.
-pub(super) fn view(resources: Resources) -> machine::View {
-    machine::View {
-        cpus: resources.cpus.map(|cpus| cpus.0.div_ceil(1000)),
-        memory: resources.memory.map(|memory| memory.0),
-    }
-}
-
-fn limit(group: &Cgroup, label: &str, resources: Resources) -> Result<(), Problem> {
-    let message = format!("the limits of node {label} cannot be changed");
-    let in_use = || group.memory_in_use().or_problem("limits", &message);
-    if let (Some(memory), Some(used)) = (resources.memory, in_use()?)
-        && used > memory.0
-    {
-        return Err(too_little(label, memory, used));
-    }
-    match (group.set_limits(group::limits(resources)), resources.memory) {
-        (Err(error), Some(memory)) if error.is_busy() => {
-            let used = in_use()?.unwrap_or_default();
-            Err(too_little(label, memory, used).because(&error))
-        }
-        (other, _) => other.or_problem("limits", &message).map_err(|problem| {
-            problem.help("look whether something in the node, such as a pod, has a higher limit")
-        }),
-    }
-}
-
-/// Both are told in the same unit.
-fn too_little(label: &str, limit: Bytes, used: u64) -> Problem {
-    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
-    let message = format!(
-        "node {label} cannot be limited to {} MiB of memory: it uses {} MiB",
-        mebibytes(limit.0),
-        mebibytes(used)
-    );
-    failed("memory_in_use", message).help(
-        "choose a larger `resources.memory` in the cluster file, or stop something in the node",
-    )
 }
 
 /// Writes a file of the node, whole or not at all.
@@ -121,27 +78,4 @@ fn replace(path: &str, mode: u32, content: &[u8]) -> Result<(), Problem> {
     write()
         .inspect_err(|_| _ = std::fs::remove_file(&new))
         .or_problem("write", format_args!("{path} of the node cannot be replaced"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bivouac_spec::quantity::Cpus;
-
-    #[test]
-    fn a_part_of_a_processor_is_seen_as_one() {
-        for (millis, seen) in [(100, 1), (1000, 1), (1001, 2), (2000, 2)] {
-            let resources = Resources { cpus: Some(Cpus(millis)), memory: Some(Bytes(1 << 30)) };
-            let expected = machine::View { cpus: Some(seen), memory: Some(1 << 30) };
-            assert_eq!(view(resources), expected);
-        }
-        assert_eq!(view(Resources::default()), machine::View::default());
-    }
-
-    #[test]
-    fn both_numbers_are_told() {
-        let problem = too_little("demo/worker-0", Bytes(512 << 20), (700 << 20) + 1);
-        let text = "node demo/worker-0 cannot be limited to 512 MiB of memory: it uses 701 MiB";
-        assert_eq!(problem.message, text);
-    }
 }

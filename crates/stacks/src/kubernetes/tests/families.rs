@@ -55,8 +55,8 @@ fn a_cluster_of_ipv6_alone_has_its_urls_in_brackets() {
     for argument in ["--listen=[::]:6443", "--backend=[fd89::3]:6443"] {
         assert!(balancer.contains(&argument.to_owned()), "{balancer:?}");
     }
-    let Access::Kubernetes(access) =
-        bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap();
+    let access =
+        of_kubernetes(bench.stack.access(&bench.request(), &bench.keys(None, now())).unwrap());
     let text = access.kubeconfig(access.address).render().expose().to_owned();
     assert!(text.contains("server: https://[fd89::7]:6443\n"), "{text}");
 }

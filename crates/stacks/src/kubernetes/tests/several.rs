@@ -88,7 +88,7 @@ fn several_control_planes_are_reached_through_balancers() {
 fn the_user_comes_by_the_balancer_and_every_api_server_answers_for_it() {
     let bench = Bench::several();
     let keys = bench.keys(None, now());
-    let Access::Kubernetes(access) = bench.stack.access(&bench.request(), &keys).unwrap();
+    let access = of_kubernetes(bench.stack.access(&bench.request(), &keys).unwrap());
     assert_eq!(
         (access.node.as_str(), access.address),
         ("balancer", "10.89.0.7:6443".parse().unwrap())
