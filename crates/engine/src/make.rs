@@ -4,8 +4,8 @@
 //! image, network
 //! removals       first, where control planes go and others stay: those that stay are then told that they are fewer
 //! updates        of nodes that run on: they must know what comes
+//! remakes        of nodes that must stop for it; those that keep the cluster's state one after another
 //! new nodes      those that keep the cluster's state join one after another; all others at the same moment
-//! remakes        of nodes that must stop for it, one after another
 //! removals
 //! ```
 
@@ -45,8 +45,8 @@ impl Making<'_> {
             self.remove().await?;
         }
         self.update(&requests).await?;
-        self.create(&requests).await?;
         self.remake(&requests).await?;
+        self.create(&requests).await?;
         if !shrinks_first {
             self.remove().await?;
         }

@@ -31,8 +31,12 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         // In URLs: `https://user:password@host`, and a token in the place of the user.
         (r#"(://[^\s/@:"']*):[^\s/@"']+@"#.to_owned(), "$1:[removed]@"),
         (r#"://[^\s/@:"']{20,}@"#.to_owned(), "://[removed]@"),
-        // `name: value`, `"name": "value"` (in JSON within JSON too) and `name=value`.
-        (format!(r#"({NAME}\\?["']?\s*[:=]\s*)(\\?")(?:[^"\\]|\\[^"])+"#), "$1$2[removed]"),
+        // The credentials of a registry, as docker keeps them.
+        (r#"(\\?"auth\\?"\s*:\s*\\?")[^"\\]+"#.to_owned(), "$1[removed]"),
+        // `"name": "value"` in JSON within JSON, where an escaped quote ends the value.
+        (format!(r#"({NAME}\\?["']?\s*[:=]\s*\\")(?:[^"\\]|\\[^"])+"#), "$1[removed]"),
+        // `"name": "value"`, `name: value` and `name=value`.
+        (format!(r#"({NAME}["']?\s*[:=]\s*")(?:[^"\\]|\\.)+"#), "$1[removed]"),
         (format!(r#"({NAME}\\?["']?\s*[:=]\s*)'[^'\n]+'"#), "$1'[removed]'"),
         (
             format!(r#"({NAME}["']?[ \t]*[:=][ \t]*)[^\s"'\\,;{{}}\[\]|>&-][^\s"',;{{}}]*"#),
@@ -49,7 +53,7 @@ static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 
 /// The beginning or the end of the frame of a private key.
 static FRAME: LazyLock<Regex> = LazyLock::new(|| {
-    let pattern = r"-----(BEGIN|END) [A-Z0-9 ]*PRIVATE KEY-----";
+    let pattern = r"-----(BEGIN|END) [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----";
     Regex::new(pattern).expect("the pattern is well formed")
 });
 
@@ -152,6 +156,8 @@ mod tests {
             ("AWS_SECRET_ACCESS_KEY=wJalrXUt rest", "AWS_SECRET_ACCESS_KEY=[removed] rest"),
             ("kubeadm join --token abcdef.0123456789abcdef", "kubeadm join --token [removed]"),
             ("--registry-password hunter2 --v 4", "--registry-password [removed] --v 4"),
+            (r#"{"password":"a\"b\\","c":1}"#, r#"{"password":"[removed]","c":1}"#),
+            (r#"{"auths":{"x":{"auth":"bWU6cHc="}}}"#, r#"{"auths":{"x":{"auth":"[removed]"}}}"#),
             ("password: 'two words' # x", "password: '[removed]' # x"),
         ];
         for (text, expected) in cases {

@@ -11,11 +11,17 @@ use crate::{ClusterState, StateDirectory};
 /// From how long before their end on certificates are a problem. `up` renews them from then on.
 const RENEWAL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
+/// The code of a node that does not run.
+const ABSENT: &str = "status.node_absent";
+
 /// What is wrong.
 pub(crate) fn problems(status: &ClusterStatus, state: Option<&ClusterState>) -> Vec<Problem> {
     let name = &status.name;
+    let nodes = status.nodes.iter();
     let mut problems: Vec<Problem> =
-        status.nodes.iter().filter_map(|(node, report)| of_node(name, node, report)).collect();
+        nodes.filter_map(|(node, report)| of_node(name, node, report)).collect();
+    // An absent node is often why others are not well.
+    problems.sort_by_key(|problem| problem.code != ABSENT);
     if let Some(state) = state {
         problems
             .extend(status.nodes.iter().filter_map(|(node, report)| surplus(name, node, report)));
@@ -45,13 +51,15 @@ fn of_node(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Option<
     let restart = format!("`bivouac restart {cluster} --node {name}`");
     match word {
         NodeWord::Usable | NodeWord::Starting | NodeWord::Stopping => None,
-        NodeWord::Degraded => {
-            let service = node.status.as_ref().and_then(unready_service);
-            let service = service.map_or_else(String::new, |service| format!(" {service}"));
-            Some(unwell().help(format!(
-                "run `bivouac logs -c {cluster} {name}{service}` to see why; {restart} starts the node anew"
-            )))
-        }
+        NodeWord::Degraded => Some(match node.status.as_ref().and_then(unready_service) {
+            Some(service) => unwell().help(format!(
+                "run `bivouac logs -c {cluster} {name} {service}` to see why; {restart} starts the node anew"
+            )),
+            // What does not hold is often about other nodes.
+            None => unwell().help(format!(
+                "mend what else is wrong first; where nothing is, `bivouac logs -c {cluster} {name}` says more"
+            )),
+        }),
         NodeWord::Failed => Some(unwell().help(format!(
             "run `bivouac up {cluster}` to give it its config again; `bivouac logs -c {cluster} {name}` says more"
         ))),
@@ -59,7 +67,7 @@ fn of_node(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Option<
             unwell().help(format!("run {restart} if this lasts; `bivouac logs -c {cluster} {name}` says more")),
         ),
         NodeWord::Missing | NodeWord::Stopped | NodeWord::Broken => Some(
-            Problem::failed("status.node_absent", format!("node `{name}` is {}", word.name()))
+            Problem::failed(ABSENT, format!("node `{name}` is {}", word.name()))
                 .help(format!("run `bivouac up {cluster}` to bring it back")),
         ),
     }
@@ -203,6 +211,9 @@ mod tests {
             told(&degraded).unwrap(),
             "node `worker-0` is degraded (node-ready: NotReady; kubelet: exit code 1) -> run `bivouac logs -c demo worker-0 kubelet` to see why; `bivouac restart demo --node worker-0` starts the node anew"
         );
+        degraded.status.as_mut().unwrap().units.remove(1);
+        let others = told(&degraded).unwrap();
+        assert!(others.contains("-> mend what else is wrong first; "), "{others}");
         let mut failed = node(Some(NodePhase::Failed), running);
         failed.status.as_mut().unwrap().problems = vec![Problem::failed("a.b", "no such file")];
         let failed = told(&failed).unwrap();

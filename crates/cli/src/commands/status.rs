@@ -63,7 +63,14 @@ fn about_text(about: &About) -> String {
     let image: String = about.image.chars().take(12).collect();
     let mut rows = vec![
         ("stack", about.stack.clone()),
-        ("made", format!("{}, by bivouac {}, from node image {image}", date(about.created), about.bivouac)),
+        (
+            "made",
+            format!(
+                "{}, by bivouac {}, from node image {image}",
+                date(about.created),
+                about.bivouac
+            ),
+        ),
         ("nodes", list(&about.node_networks)),
     ];
     for (name, networks) in [("pods", &about.pod_networks), ("services", &about.service_networks)] {

@@ -164,7 +164,7 @@ impl Check<'_> {
         let names = listed(choices.keys().map(String::as_str));
         let message =
             format!("`{path}` must hold exactly one of {names}, but holds {}", entries.len());
-        let example = choices.keys().next().map_or("", String::as_str);
+        let example = choices.keys().next_back().map_or("", String::as_str);
         let help = match entries.len() {
             0 => format!("Write `{example}: {{}}` below it."),
             _ => "Keep only one of them.".to_owned(),
@@ -269,7 +269,8 @@ impl Check<'_> {
             Shape::Choice(choices) => {
                 let given =
                     node.text().and_then(|text| nearest(text, choices.keys().map(String::as_str)));
-                let name = given.or_else(|| choices.keys().next().map(String::as_str));
+                // In the order of letters, the usual ground and the usual stack are the last.
+                let name = given.or_else(|| choices.keys().next_back().map(String::as_str));
                 ("a mapping", format!("Write `{{{}: {{}}}}`.", name.unwrap_or_default()))
             }
             Shape::List(_) => match node.text() {

@@ -215,7 +215,8 @@ impl Shape {
                 required.map(|(name, field)| (name.clone(), field.shape.placeholder())).collect()
             }
             Self::Choice(variants) => {
-                variants.iter().take(1).map(|(k, v)| (k.clone(), v.placeholder())).collect()
+                let usual = variants.iter().next_back();
+                usual.map(|(k, v)| (k.clone(), v.placeholder())).into_iter().collect()
             }
             Self::Map(_) => Value::Object(Map::new()),
             Self::List(_) => Value::Array(Vec::new()),

@@ -1,5 +1,6 @@
 //! How a cluster is founded and joined. Everybody's certificate is known beforehand: the founder trusts those of the others, and they know
-//! the one that it will show. Each task asks incusd what is done already, so it can be done at every start.
+//! the one that it will show. Founders join one after another, each when the one before it says in the cluster that it has; whoever comes
+//! later is made when the others are usable. Each task asks incusd what is done already, so it can be done at every start.
 
 use bivouac_pki::Issued;
 use bivouac_spec::Problem;
@@ -8,8 +9,8 @@ use serde_json::json;
 
 use super::daemon::INCUSD;
 use super::keys::Secrets;
-use super::layout::{Layout, Member};
-use super::places::{self, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, OPTIONS, PRESEED, SELF, TRUST};
+use super::layout::{API_PORT, Layout, Member};
+use super::places::{self, ASK, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, OPTIONS, PRESEED, TRUST};
 use super::preseed;
 use super::units::task;
 
@@ -19,8 +20,6 @@ pub(super) const CLUSTER: &str = "cluster";
 pub(super) const IMAGE_TASK: &str = "image";
 /// A task: others know this member's zone and labels.
 const SELF_TASK: &str = "member";
-/// There once options were set. What a person set since stays.
-const MARKER: &str = "/var/lib/bivouac/incus.founded";
 
 const FOUND: &str = include_str!("scripts/found.sh");
 const JOINING: &str = include_str!("scripts/join.sh");
@@ -44,9 +43,6 @@ pub(super) fn files(
         let trust = trust(other, secrets.member(other)?);
         files.push(File::public(format!("{TRUST}/{}.json", other.name()), trust));
     }
-    if let Some(known) = known_of(member) {
-        files.push(File::public(SELF, known));
-    }
     if layout.founds(member) {
         let (certificate, key) = places::CLUSTER;
         let text = |value: &serde_json::Value| format!("{value:#}\n");
@@ -63,7 +59,23 @@ pub(super) fn files(
         let request = preseed::join(layout, member, other, &secrets.cluster.certificate);
         files.push(File::public(format!("{JOIN}/{}.json", other.name()), format!("{request:#}\n")));
     }
+    if layout.before(member).is_some() {
+        files.extend(asking(layout, own, &secrets.cluster));
+    }
     Ok(files)
+}
+
+/// A client that is who the member is, and knows the first by what it will show.
+fn asking(layout: &Layout<'_>, own: &Issued, cluster: &Issued) -> [File; 4] {
+    let url = format!("https://{}:{API_PORT}", layout.first().address);
+    let first = json!({"addr": url, "auth_type": "tls", "protocol": "incus", "public": false});
+    let config = json!({"default-remote": "first", "remotes": {"first": first}});
+    [
+        File::public(format!("{ASK}/config.yml"), format!("{config:#}\n")),
+        File::public(format!("{ASK}/client.crt"), &own.certificate),
+        File::secret(format!("{ASK}/client.key"), own.key.expose()),
+        File::public(format!("{ASK}/servercerts/first.crt"), &cluster.certificate),
+    ]
 }
 
 /// What incusd is asked, to trust another member.
@@ -75,37 +87,32 @@ fn trust(member: &Member, issued: &Issued) -> String {
 }
 
 /// Zone and labels, where there are any. A zone is a failure domain: those who keep the database are spread over them.
-fn known_of(member: &Member) -> Option<String> {
+fn known_of(member: &Member) -> Option<Task> {
     let (zone, labels) = (&member.spec.zone, &member.spec.labels);
     if zone.is_none() && labels.is_empty() {
         return None;
     }
-    let mut known = json!({});
-    if let Some(zone) = zone {
-        known["failure_domain"] = json!(zone);
-    }
-    for (key, value) in labels {
-        known["config"][format!("user.{key}")] = json!(value);
-    }
-    Some(format!("{known:#}\n"))
+    let labels: Vec<String> =
+        labels.iter().map(|(key, value)| format!("user.{key}={value}")).collect();
+    let mut arguments = vec![member.name().as_str(), zone.as_deref().unwrap_or_default()];
+    arguments.extend(labels.iter().map(String::as_str));
+    Some(task(SELF_TASK, &[CLUSTER], TELL, &arguments, &[]))
 }
 
 pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
-    let mut tasks = Vec::new();
+    let (mut tasks, name) = (Vec::new(), member.name().as_str());
     if layout.founds(member) {
         let (certificate, key) = places::CLUSTER;
         let user = bivouac_pki::entry_name(layout.cluster.as_str());
         let driver = layout.settings.storage.driver.name();
         let arguments =
-            [HOME, driver, PRESEED, certificate, key, TRUST, places::USER, &user, OPTIONS, MARKER];
+            [HOME, driver, PRESEED, certificate, key, TRUST, places::USER, &user, OPTIONS, name];
         tasks.push(task(CLUSTER, &[INCUSD], FOUND, &arguments, &[TRUST]));
         tasks.push(task(IMAGE_TASK, &[CLUSTER], IMPORT, &[IMAGE, IMAGE_ALIAS], &[]));
     } else {
-        tasks.push(task(CLUSTER, &[INCUSD], JOINING, &[JOIN], &[]));
+        let before = layout.before(member).map_or("", |before| before.name().as_str());
+        tasks.push(task(CLUSTER, &[INCUSD], JOINING, &[JOIN, name, before, ASK], &[]));
     }
-    if known_of(member).is_some() {
-        let name = member.name().as_str();
-        tasks.push(task(SELF_TASK, &[CLUSTER], TELL, &[name, SELF], &[SELF]));
-    }
+    tasks.extend(known_of(member));
     tasks
 }

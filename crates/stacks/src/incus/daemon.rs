@@ -1,13 +1,14 @@
 //! lxcfs and incusd, and what they need of a node.
 
 use bivouac_spec::node::config::SysctlScope;
-use bivouac_spec::node::{Check, File, Limits, Mount, Probe, Service, Stop, Sysctl, paths};
+use bivouac_spec::node::{
+    Check, File, FileKind, Limits, Mount, Probe, Service, Stop, Sysctl, paths,
+};
 use bivouac_spec::quantity::Span;
 
-use super::cluster::CLUSTER;
 use super::lan::LAN;
 use super::layout::Layout;
-use super::places::{DAEMON, DATA, LOGS, LXCFS, PRISTINE, SOCKET};
+use super::places::{DAEMON, DATA, HOME, LOGS, LXCFS, PRISTINE, SOCKET};
 use super::units::{names, service, shell};
 
 pub(super) const INCUSD: &str = "incusd";
@@ -18,7 +19,8 @@ const INSTANCES: &str = "instances";
 /// The most open files that anything here asks for.
 const OPEN_FILES: u64 = 1_048_576;
 
-/// incusd leaves instances alone when it is ended, so that it can be started anew. Only when the node ends must they end before it.
+/// incusd leaves instances alone when it is ended, so that it can be started anew. Only when the node ends must they end before it: after
+/// incusd, which would remember otherwise that they were stopped, and could not when all members end at once.
 const INSTANCES_SCRIPT: &str = include_str!("scripts/instances.sh");
 
 pub(super) fn modules(layout: &Layout<'_>) -> Vec<String> {
@@ -78,6 +80,8 @@ pub(super) fn files() -> Vec<File> {
         // Users of instances go through it to what is theirs.
         File::directory(paths::STATE, 0o711),
         File::directory(DATA, 0o711),
+        // A ground may keep a folder of its own in place of what the node image has there.
+        File { path: HOME.into(), mode: 0o777, owner: (0, 0), kind: FileKind::Link(DATA.into()) },
     ]
 }
 
@@ -91,19 +95,21 @@ pub(super) fn services(layout: &Layout<'_>) -> Vec<Service> {
         service(LXCFS_SERVICE, lxcfs, Some(mounted)),
         Service {
             // An instance that finds no bridge when it is started has no network.
-            after: names(&[LXCFS_SERVICE, LAN]),
+            after: names(&[LXCFS_SERVICE, LAN, INSTANCES]),
             limits: Limits {
                 open_files: Some(OPEN_FILES.min(facts.open_files)),
                 locked_memory: facts.raises_limits.then_some(never),
                 ..Limits::default()
             },
+            // It looks for another to lead the database, in vain when all members end at once. The database bears being cut short.
+            stop: Stop { grace: Span::seconds(3), ..Stop::default() },
             oom_score: Some(-900),
             ..service(INCUSD, incusd, Some(answers))
         },
         Service {
-            after: names(&[CLUSTER]),
-            stop: Stop { grace: Span::seconds(18), ..Stop::default() },
-            ..service(INSTANCES, shell(INSTANCES, INSTANCES_SCRIPT, &[DAEMON]), None)
+            after: names(&[LXCFS_SERVICE, LAN]),
+            stop: Stop { grace: Span::seconds(15), ..Stop::default() },
+            ..service(INSTANCES, shell(INSTANCES, INSTANCES_SCRIPT, &[]), None)
         },
     ]
 }

@@ -115,6 +115,15 @@ impl<'a> Layout<'a> {
         vec![self.first()]
     }
 
+    /// The founder after whom it joins; none for who makes the cluster, and for who comes later. Two that join at the same moment are two
+    /// changes of the database's members, of which it bears one at a time.
+    pub(super) fn before(&self, member: &Member) -> Option<&Member> {
+        let founders: Vec<&Member> =
+            self.members.iter().filter(|member| !self.joined.contains(member.name())).collect();
+        let position = founders.iter().position(|founder| founder.name() == member.name())?;
+        position.checked_sub(1).map(|before| founders[before])
+    }
+
     /// Its position, from 0.
     pub(super) fn position(&self, member: &Member) -> usize {
         let position = self.members.iter().position(|other| other.name() == member.name());

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! every member:  lan* > lan-leases, lan-names               (* tasks)
-//!                lxcfs, lan* > incusd > cluster* > guard, instances
-//!                                                     > member* (zone and labels, where there are any)
+//!                lxcfs, lan* > instances > incusd > cluster* > guard
+//!                                                            > member* (zone and labels, where there are any)
 //! first:         cluster* makes the cluster and trusts the others; image* follows
 //! others:        cluster* joins it, again and again until the first is so far
 //! usable:        instances are found by name (every member); all members are online, the pool and the image are there (the first)

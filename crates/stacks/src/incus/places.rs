@@ -1,6 +1,6 @@
 //! Paths in a member.
 
-/// Where incusd keeps everything, in the node image a link to [`DATA`].
+/// Where incusd keeps everything: a link to [`DATA`].
 pub(super) const HOME: &str = "/var/lib/incus";
 /// A folder that is on no overlay: users of instances are mapped to others there.
 pub(super) const DATA: &str = "/var/lib/bivouac/incus";
@@ -31,8 +31,9 @@ pub(super) const USER: &str = "/etc/incus/user.crt";
 pub(super) const TRUST: &str = "/etc/incus/trust";
 /// A folder with a document for each member that can be joined.
 pub(super) const JOIN: &str = "/etc/incus/join";
-/// What others should know of this member.
-pub(super) const SELF: &str = "/etc/incus/self.json";
+
+/// The configuration of a client that asks the first member who has joined already.
+pub(super) const ASK: &str = "/etc/incus/ask";
 
 /// The image that instances are made from, in the node image.
 pub(super) const IMAGE: &str = "/usr/share/bivouac/instances/debian.tar";

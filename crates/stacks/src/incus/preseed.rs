@@ -56,6 +56,8 @@ pub(super) fn options(settings: &Incus) -> Value {
         ("cluster.images_minimal_replica", "-1"),
         // A member that is lost is known to be, as soon as incusd lets one say.
         ("cluster.offline_threshold", "11"),
+        // They are set once. What a person sets later stays, whoever is the first member then.
+        ("user.bivouac.founded", "true"),
     ]);
     options.extend(settings.config.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     json!({"config": options})

@@ -2,6 +2,7 @@
 //! (`cmd/kubeadm/app/phases/controlplane`), and what differs said where it differs.
 
 use bivouac_spec::node::{File, Probe, Service};
+use bivouac_spec::quantity::Span;
 use serde_json::json;
 
 use super::command::{Command, after};
@@ -52,6 +53,9 @@ pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
     ]
 }
 
+/// It would wait for watches that others hold, for which a node that stops has no time. What it answered is in etcd.
+const API_SERVER_GRACE: Span = Span::millis(300);
+
 fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
     let pki = |name: &str| format!("{PKI}/{name}");
     let (certificate, key) = pair("apiserver");
@@ -93,6 +97,7 @@ fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
         if tuning::API_WAITS_FOR_ETCD { etcd::ready(layout, member) } else { Vec::new() };
     service.environment = tuning::hasty();
     service.oom_score = Some(-997);
+    service.stop.grace = API_SERVER_GRACE;
     service
 }
 

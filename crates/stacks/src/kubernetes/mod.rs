@@ -132,6 +132,7 @@ fn node_config(layout: &Layout<'_>, member: &Member, secret: Vec<File>) -> NodeC
     let mut files = network::folders();
     files.append(&mut units.files);
     files.push(runtime::file(layout));
+    files.push(File::public(places::LIMITS, format!("{}\n", member.spec.resources)));
     files.extend(network::files(layout, member));
     let mut services = vec![runtime::service(layout)];
     services.append(&mut units.services);

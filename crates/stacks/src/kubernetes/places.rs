@@ -44,6 +44,8 @@ pub(super) const ETCD_DATA: &str = "/var/lib/etcd";
 pub(super) const ETCD_MEMBERS: &str = "/etc/bivouac/etcd-members.sh";
 /// containerd's configuration.
 pub(super) const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
+/// The limits of the node, for those that read them of the machine when they start.
+pub(super) const LIMITS: &str = "/etc/bivouac/limits";
 /// How registries are reached, one folder each.
 pub(super) const REGISTRIES: &str = "/etc/containerd/certs.d";
 /// containerd's socket.

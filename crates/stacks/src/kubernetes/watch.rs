@@ -4,7 +4,8 @@ use bivouac_spec::NodeConfig;
 use bivouac_spec::node::{File, FileKind, Run};
 use camino::Utf8PathBuf;
 
-use super::places::{ETCD_MEMBERS, KUBELET_SERVING, PKI};
+use super::node::KUBELET;
+use super::places::{ETCD_MEMBERS, KUBELET_SERVING, LIMITS, PKI};
 
 /// Fills in what each service and command reads: the files that it names, and those that these name.
 pub(super) fn fill(config: &mut NodeConfig) {
@@ -12,6 +13,9 @@ pub(super) fn fill(config: &mut NodeConfig) {
     for service in &mut config.services {
         let named = service.command.iter().chain(service.environment.values());
         service.watch = read(named.map(String::as_str).collect(), files);
+        if service.name == KUBELET {
+            service.watch.push(LIMITS.into());
+        }
     }
     for task in &mut config.tasks {
         if let Run::Command(command) = &task.run {

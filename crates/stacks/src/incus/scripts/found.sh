@@ -1,7 +1,8 @@
 set -eu
-home=$1 driver=$2 preseed=$3 certificate=$4 key=$5 trust=$6 client=$7 name=$8 options=$9 marker=${10}
-incusd=/usr/libexec/incus/incusd
-"$incusd" waitready --timeout=20
+home=$1 driver=$2 preseed=$3 certificate=$4 key=$5 trust=$6 client=$7 user=$8 options=$9
+shift 9
+name=$1
+/usr/libexec/incus/incusd waitready --timeout=20
 if ! incus query /1.0/cluster | grep -q '"enabled": true'; then
   if [ "$driver" != dir ] && ! grep -qw "$driver" /proc/filesystems; then
     echo "the kernel has no $driver: write another storage.driver in the cluster file" >&2
@@ -9,7 +10,7 @@ if ! incus query /1.0/cluster | grep -q '"enabled": true'; then
   fi
   incus admin init --preseed < "$preseed"
 fi
-cmp -s "$home/cluster.crt" "$certificate" || incus cluster update-certificate "$certificate" "$key"
+cmp -s "$home/cluster.crt" "$certificate" || incus cluster update-certificate "$certificate" "$key" --quiet
 known=$(incus query '/1.0/certificates?recursion=1')
 for peer in "$trust"/*.json; do
   [ -e "$peer" ] || continue
@@ -17,7 +18,6 @@ for peer in "$trust"/*.json; do
   case $known in *"\"name\": \"${peer_name%.json}\""*) continue ;; esac
   incus query -X POST -d "$(cat "$peer")" /1.0/certificates
 done
-case $known in *"\"name\": \"$name\""*) ;; *) incus config trust add-certificate "$client" --name "$name" ;; esac
-[ -e "$marker" ] && exit
-incus query -X PATCH -d "$(cat "$options")" /1.0
-: > "$marker"
+incus cluster set "$name" user.bivouac.joined=true
+case $known in *"\"name\": \"$user\""*) ;; *) incus config trust add-certificate "$client" --name "$user" ;; esac
+[ "$(incus config get user.bivouac.founded)" = true ] || incus query -X PATCH -d "$(cat "$options")" /1.0
