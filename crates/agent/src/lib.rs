@@ -46,8 +46,8 @@ mod supervise;
 mod task;
 
 pub use balance::{BalanceRequest, balance};
-pub use guard::{GuardRequest, HealthWatch, MemoryWatch, guard};
 pub use client::{apply, is_healthy, restart, status, stop};
+pub use guard::{GuardRequest, HealthWatch, MemoryWatch, guard};
 pub use images::{Registered, register_images};
 pub use options::{Places, RunOptions};
 pub use supervise::run;

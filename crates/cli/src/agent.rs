@@ -238,12 +238,10 @@ pub fn main() -> ExitCode {
         Command::Load { containerd, archive } => load(&containerd, &archive),
         Command::Restart { service } => bivouac_agent::restart(paths::SOCKET.into(), &service),
         Command::Apply => bivouac_agent::apply(paths::SOCKET.into()),
-        Command::Guard(guard) => {
-            bivouac_agent::guard(&guard.request(), |line| {
-                let _ = writeln!(std::io::stdout().lock(), "{line}");
-            })
-            .map(|never| match never {})
-        }
+        Command::Guard(guard) => bivouac_agent::guard(&guard.request(), |line| {
+            let _ = writeln!(std::io::stdout().lock(), "{line}");
+        })
+        .map(|never| match never {}),
         Command::Balance { listen, backends, prefer, check_path, authority } => {
             let request = BalanceRequest { listen, backends, prefer, check_path, authority };
             bivouac_agent::balance(&request, |line| {

@@ -117,9 +117,8 @@ impl Making<'_> {
     }
 
     async fn create(&self, requests: &Requests) -> Result<(), Problems> {
-        let started = self.nodes(|action| {
-            matches!(action, Action::CreateNode { .. } | Action::StartNode { .. })
-        });
+        let started = self
+            .nodes(|action| matches!(action, Action::CreateNode { .. } | Action::StartNode { .. }));
         let joins = |node: &NodeName| {
             let keeps_state = |role: Role| role.keeps_state();
             self.prepared.state.applied.joined.contains(node)
@@ -168,7 +167,8 @@ impl Making<'_> {
 
     /// Those that keep the cluster's state one after another, then the others at once.
     async fn remake(&self, requests: &Requests) -> Result<(), Problems> {
-        let remade = self.nodes(|action| matches!(action, Action::UpdateNode { remakes: true, .. }));
+        let remade =
+            self.nodes(|action| matches!(action, Action::UpdateNode { remakes: true, .. }));
         let keeps_state = |node: &NodeName| self.role(node).is_some_and(Role::keeps_state);
         let (keepers, others): (Vec<_>, Vec<_>) = remade.into_iter().partition(keeps_state);
         for node in &keepers {

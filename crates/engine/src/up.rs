@@ -192,7 +192,11 @@ async fn complete(
     reporter: &Reporter,
 ) -> Result<(), Problems> {
     let state = &prepared.state;
-    if state.applied.completed.as_ref().is_some_and(|before| before.cluster == state.applied.cluster)
+    if state
+        .applied
+        .completed
+        .as_ref()
+        .is_some_and(|before| before.cluster == state.applied.cluster)
     {
         return Ok(());
     }
@@ -200,7 +204,8 @@ async fn complete(
         let change = Change::Changed(&before.cluster);
         let steps = request.stack.steps(&state.render_request(), &change)?;
         let nodes: BTreeSet<NodeName> = prepared.wanted.nodes.keys().cloned().collect();
-        run_steps(request.provider.as_ref(), request.cluster.name(), &nodes, &steps, reporter).await?;
+        run_steps(request.provider.as_ref(), request.cluster.name(), &nodes, &steps, reporter)
+            .await?;
     }
     prepared.state.applied = prepared.state.applied.clone().completed();
     request.state.write(&prepared.state)?;

@@ -136,7 +136,9 @@ impl Action {
                 let (role, ports) = (role.name(), published(ports));
                 format!("start node {node} ({role}, {address}{ports}): {reason}")
             }
-            Self::UpdateNode { node, remakes: false, .. } => format!("update node {node}: {reason}"),
+            Self::UpdateNode { node, remakes: false, .. } => {
+                format!("update node {node}: {reason}")
+            }
             Self::UpdateNode { node, remakes: true, .. } => {
                 format!("remake node {node} around its data: {reason}")
             }

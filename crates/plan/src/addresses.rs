@@ -104,11 +104,12 @@ fn choose_networks(
             IpFamily::V4 => &V4,
             IpFamily::V6 => &V6,
         };
-        let mut take = |named: &[IpNet], field, from: &[&str], prefix| {
-            match named.iter().find(|net| IpFamily::of(net) == *family) {
-                Some(named) => Ok(named.trunc()),
-                None => chooser.free(field, from, prefix),
-            }
+        let mut take = |named: &[IpNet], field, from: &[&str], prefix| match named
+            .iter()
+            .find(|net| IpFamily::of(net) == *family)
+        {
+            Some(named) => Ok(named.trunc()),
+            None => chooser.free(field, from, prefix),
         };
         nodes.push(take(&network.node_cidr, "nodeCIDR", pools.nodes, pools.node_prefix)?);
         // Services before pods: their usual network is in everybody's fingers, and only they have a small pool.
@@ -246,11 +247,13 @@ fn share(pods: &IpNet, slot: u32) -> Option<IpNet> {
     }
     Some(match pods {
         IpNet::V4(pods) => {
-            let base = u32::from(pods.network()).checked_add(slot.checked_mul(1 << (32 - prefix))?)?;
+            let base =
+                u32::from(pods.network()).checked_add(slot.checked_mul(1 << (32 - prefix))?)?;
             IpNet::V4(Ipv4Net::new_assert(base.into(), prefix))
         }
         IpNet::V6(pods) => {
-            let base = u128::from(pods.network()).checked_add(u128::from(slot) << (128 - prefix))?;
+            let base =
+                u128::from(pods.network()).checked_add(u128::from(slot) << (128 - prefix))?;
             IpNet::V6(Ipv6Net::new_assert(base.into(), prefix))
         }
     })

@@ -74,7 +74,8 @@ pub fn joined(
 #[must_use]
 pub fn lives_on(applied: &Applied, observed: &ObservedCluster) -> bool {
     let nodes = applied.cluster.nodes();
-    let keeps = |node: &NodeSpec| node.role.keeps_state() && observed.nodes.contains_key(&node.name);
+    let keeps =
+        |node: &NodeSpec| node.role.keeps_state() && observed.nodes.contains_key(&node.name);
     applied.completed.is_some() && nodes.iter().any(keeps)
 }
 
@@ -85,7 +86,8 @@ fn refusals(request: &UpRequest<'_>) -> Vec<Problem> {
             let changes = changes(&applied.cluster, request.cluster);
             let fixed = changes.iter().filter(|change| is_fixed(change));
             let nodes = applied.cluster.nodes().len();
-            let mut refusals: Vec<_> = fixed.map(|change| refusal(name.as_str(), nodes, change)).collect();
+            let mut refusals: Vec<_> =
+                fixed.map(|change| refusal(name.as_str(), nodes, change)).collect();
             refusals.extend(observed.and_then(|observed| other_network(request, observed)));
             refusals
         }
@@ -107,10 +109,8 @@ fn is_fixed(change: &Change) -> bool {
 }
 
 fn refusal(name: &str, nodes: usize, change: &Change) -> Problem {
-    let message = format!(
-        "{} in cluster `{name}`, which keeps it for its whole life",
-        change.describe()
-    );
+    let message =
+        format!("{} in cluster `{name}`, which keeps it for its whole life", change.describe());
     let help = format!(
         "Restore the field. Or run `bivouac down {name}`, which removes its {nodes} nodes with all data, and then `bivouac up` again."
     );
@@ -185,9 +185,8 @@ fn actions(request: &UpRequest<'_>) -> Vec<Action> {
     let strangers = request.observed.iter().flat_map(|observed| observed.nodes.keys());
     let strangers = strangers.filter(|name| !known.contains(*name));
     let reason = || "the cluster file has no such node".to_owned();
-    actions.extend(
-        strangers.map(|node| Action::DestroyNode { node: node.clone(), reason: reason() }),
-    );
+    actions
+        .extend(strangers.map(|node| Action::DestroyNode { node: node.clone(), reason: reason() }));
     actions
 }
 

@@ -88,8 +88,15 @@ fn every_code_has_a_fixture() {
         let text = std::fs::read_to_string(path).unwrap();
         for literal in text.split('"').filter(|literal| literal.starts_with("spec.")) {
             // Paths of the file look like codes too; codes have one dot and underscores or one word that is no field.
-            let fields =
-                ["nodes", "network", "ports", "provider", "stack", "stack.kubernetes", "stack.incus"];
+            let fields = [
+                "nodes",
+                "network",
+                "ports",
+                "provider",
+                "stack",
+                "stack.kubernetes",
+                "stack.incus",
+            ];
             let field = literal.strip_prefix("spec.").is_some_and(|field| fields.contains(&field))
                 || literal.matches('.').count() > 2;
             // These have tests of their own: an alias bomb, bytes, and what cannot happen.

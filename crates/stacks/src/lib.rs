@@ -12,4 +12,6 @@ mod incus;
 mod kubernetes;
 mod stack;
 
-pub use stack::{Access, Change, IncusAccess, Keys, KubernetesAccess, RenderRequest, Stack, Step, open};
+pub use stack::{
+    Access, Change, IncusAccess, Keys, KubernetesAccess, RenderRequest, Stack, Step, open,
+};

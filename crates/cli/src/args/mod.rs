@@ -10,8 +10,8 @@ mod life;
 mod see;
 
 pub use life::{
-    Down, Follow, Node, NodeCommand, Plan, Restart, RoleName, Service, ServiceCommand,
-    Source, Start, Stop, Up,
+    Down, Follow, Node, NodeCommand, Plan, Restart, RoleName, Service, ServiceCommand, Source,
+    Start, Stop, Up,
 };
 pub use see::{EventFormat, Events, Logs, Status};
 

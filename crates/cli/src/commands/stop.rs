@@ -104,10 +104,7 @@ async fn start_all(global: &Global, asked: &Start) -> Result<ExitCode, Problems>
     Ok(ExitCode::SUCCESS)
 }
 
-async fn nodes_of(
-    existing: &Existing,
-    asked: &[NodeName],
-) -> Result<BTreeSet<NodeName>, Problem> {
+async fn nodes_of(existing: &Existing, asked: &[NodeName]) -> Result<BTreeSet<NodeName>, Problem> {
     for node in asked {
         existing.node(node).await?;
     }

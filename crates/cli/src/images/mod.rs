@@ -99,13 +99,7 @@ impl StoreImages {
             })
         };
         let built = tokio::task::spawn_blocking(move || {
-            bivouac_image::ensure(
-                &store,
-                &bundle,
-                &options,
-                &step_reporter(reporter),
-                &stop,
-            )
+            bivouac_image::ensure(&store, &bundle, &options, &step_reporter(reporter), &stop)
         })
         .await;
         forward.abort();

@@ -166,7 +166,11 @@ impl Bench {
         up(&request, &options, reporter, &CancellationToken::new()).await
     }
 
-    pub(crate) async fn load(&self, images: &[&str], reporter: &Reporter) -> Result<Loaded, Problems> {
+    pub(crate) async fn load(
+        &self,
+        images: &[&str],
+        reporter: &Reporter,
+    ) -> Result<Loaded, Problems> {
         let (state, asked) = (self.state(), images.iter().map(ToString::to_string));
         let request = LoadRequest {
             cluster: self.cluster.name(),

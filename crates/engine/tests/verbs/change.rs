@@ -21,7 +21,11 @@ struct Case {
 }
 
 const CASES: [Case; 4] = [
-    Case { name: "more workers", both_ways: true, change: |cluster| cluster.spec.nodes[1].count = 2 },
+    Case {
+        name: "more workers",
+        both_ways: true,
+        change: |cluster| cluster.spec.nodes[1].count = 2,
+    },
     Case {
         name: "other limits and labels",
         both_ways: false,

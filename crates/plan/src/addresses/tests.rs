@@ -46,7 +46,11 @@ fn a_named_network_that_is_occupied_is_refused_with_its_occupant() {
     let problems = assign_addresses(&cluster, &taken, None).unwrap_err();
     insta::assert_json_snapshot!(problems);
     let addresses = assign_addresses(&cluster, &occupied(&[]), None).unwrap();
-    assert_eq!(addresses.primary().network.to_string(), "172.31.0.0/24", "chosen apart from the pods");
+    assert_eq!(
+        addresses.primary().network.to_string(),
+        "172.31.0.0/24",
+        "chosen apart from the pods"
+    );
 }
 
 #[test]

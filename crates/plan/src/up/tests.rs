@@ -83,7 +83,8 @@ impl World {
         let joined = joined(cluster, self.applied.as_ref(), self.observed.as_ref());
         let completed = self.applied.take().and_then(|applied| applied.completed);
         let applied = Applied { cluster: cluster.clone(), addresses, joined, completed };
-        self.applied = Some(if steps >= plan.actions.len() { applied.completed() } else { applied });
+        self.applied =
+            Some(if steps >= plan.actions.len() { applied.completed() } else { applied });
         let nodes = BTreeMap::new();
         let (name, remains) = (cluster.name().clone(), Vec::new());
         let empty = ObservedCluster { name, networks: Vec::new(), nodes, remains };
@@ -177,9 +178,7 @@ fn published_ports_are_told_with_their_node() {
 fn what_a_cluster_keeps_for_its_life_is_refused() {
     let (world, mut cluster) = up(1);
     cluster.spec.network.cni = Cni::Flannel;
-    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack else {
-        panic!("another stack")
-    };
+    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack else { panic!("another stack") };
     kubernetes.bootstrap = Bootstrap::Kubeadm;
     cluster.spec.network.pod_cidr = vec!["10.128.0.0/16".parse().unwrap()];
     cluster.spec.nodes[1].count = 3;
@@ -194,7 +193,10 @@ fn what_changes_is_changed_and_nothing_else() {
     cluster.spec.nodes[1].count = 2;
     cluster.spec.nodes[1].skip.insert(0);
     cluster.spec.nodes[1].resources.memory = Some(Bytes(1 << 30));
-    cluster.spec.nodes.push(NodeGroup { name: Some("gpu".to_owned()), ..NodeGroup::new(Role::Worker, 1) });
+    cluster
+        .spec
+        .nodes
+        .push(NodeGroup { name: Some("gpu".to_owned()), ..NodeGroup::new(Role::Worker, 1) });
     let plan = world.plan(&cluster);
     insta::assert_snapshot!(render(&plan));
     insta::assert_json_snapshot!(plan);

@@ -22,7 +22,13 @@ pub(crate) fn ground(cluster: &str) -> Ground {
             .map(|(index, name)| {
                 let address = format!("10.89.0.{index}").parse().unwrap();
                 let pods = format!("10.244.{index}.0/24").parse().unwrap();
-                (name.parse().unwrap(), NodeAddresses { addresses: Families::single(address), pod_networks: vec![pods] })
+                (
+                    name.parse().unwrap(),
+                    NodeAddresses {
+                        addresses: Families::single(address),
+                        pod_networks: vec![pods],
+                    },
+                )
             })
             .collect(),
     };

@@ -58,13 +58,17 @@ impl Cluster {
             return Err(Problem::usage("spec.unknown_node", message).help(help));
         };
         if found.role == Role::Balancer {
-            let message = format!("node `{node}` is there as long as there are several control planes");
+            let message =
+                format!("node `{node}` is there as long as there are several control planes");
             let help = "Remove control planes until one is left, and it goes with them.";
             return Err(Problem::usage("spec.balancer", message).help(help));
         }
         // Groups of one name go on counting: it is in the one without which all others stay what they are.
         let members = |nodes: Vec<NodeSpec>| -> Vec<NodeSpec> {
-            nodes.into_iter().filter(|one| one.role != Role::Balancer && one.name != *node).collect()
+            nodes
+                .into_iter()
+                .filter(|one| one.role != Role::Balancer && one.name != *node)
+                .collect()
         };
         let others = members(nodes);
         for index in 0..self.spec.nodes.len() {

@@ -66,9 +66,8 @@ impl Stack for Incus {
     ) -> Result<BTreeMap<NodeName, NodeConfig>, Problem> {
         let layout = Layout::of(request, &self.settings)?;
         let secrets = Secrets::of(keys)?;
-        let render = |member: &Member| {
-            Ok((member.name().clone(), node_config(&layout, member, &secrets)?))
-        };
+        let render =
+            |member: &Member| Ok((member.name().clone(), node_config(&layout, member, &secrets)?));
         layout.members.iter().map(render).collect()
     }
 

@@ -21,7 +21,8 @@ fn file(cluster: &Cluster<'_>, workers: &str, rest: &str) -> std::path::PathBuf 
 fn done(up: &Value) -> Vec<String> {
     let actions = up["actions"].as_array().into_iter().flatten();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let words = actions.map(|action| format!("{} {}", text(&action["action"]), text(&action["node"])));
+    let words =
+        actions.map(|action| format!("{} {}", text(&action["action"]), text(&action["node"])));
     words.map(|words| words.trim().to_owned()).collect()
 }
 
@@ -67,7 +68,8 @@ fn the_file_changes(ground: &Ground) {
     assert_eq!(cluster.get(["nodes"])["items"].as_array().map(Vec::len), Some(2));
 
     let refused = cluster.up(&file(&cluster, "", "  network: {podCIDR: [10.77.0.0/16]}\n"));
-    let _ = refused.outcome().expect_code(2).expect_errors(&["podCIDR", "whole life", "bivouac down"]);
+    let _ =
+        refused.outcome().expect_code(2).expect_errors(&["podCIDR", "whole life", "bivouac down"]);
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
 }
@@ -139,7 +141,9 @@ fn control_planes(ground: &Ground) {
     let cluster = ground.cluster("planes");
     let before = HostSnapshot::take(ground);
     let planes = |count: u32| {
-        cluster.file(&format!("  nodes:\n  - {{role: control-plane, count: {count}}}\n  - {{role: worker}}\n"))
+        cluster.file(&format!(
+            "  nodes:\n  - {{role: control-plane, count: {count}}}\n  - {{role: worker}}\n"
+        ))
     };
     let _ = up(&cluster, &planes(1));
     let made = ["create", "configmap", "kept", "--from-literal=word=survived"];
@@ -149,7 +153,7 @@ fn control_planes(ground: &Ground) {
         let word = ["get", "configmap", "kept", "-o", "jsonpath={.data.word}"];
         wait_until(what, SOON, || {
             let outcome = cluster.kubectl(word).outcome();
-            if outcome.code == 0 { Ok(outcome.stdout().to_owned()) } else { Err(outcome.to_string()) }
+            if outcome.code == 0 { Ok(outcome.stdout()) } else { Err(outcome.to_string()) }
         })
     };
     // The first one is nothing special.

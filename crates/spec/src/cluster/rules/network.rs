@@ -124,7 +124,8 @@ fn check_alone(entry: &Entry, nodes: u64, findings: &mut Vec<Finding>) {
         let message = format!("the {name} `{net}` overlaps `{other}`, which {why}");
         let such = if matches!(net, IpNet::V4(_)) { "10.0.0.0/8" } else { "fd00::/8" };
         let finding = Finding::new(path, "spec.cidr_unusable", message);
-        findings.push(finding.help(format!("Choose a private network, such as one within {such}.")));
+        findings
+            .push(finding.help(format!("Choose a private network, such as one within {such}.")));
         return;
     }
     // Bits that tell the network's own addresses apart.
@@ -148,8 +149,7 @@ fn check_alone(entry: &Entry, nodes: u64, findings: &mut Vec<Finding>) {
         Use::Services if !(SERVICE_BITS_MIN..=SERVICE_BITS_MAX).contains(&bits) => {
             let whole = net.max_prefix_len();
             let (least, most) = (whole - SERVICE_BITS_MAX, whole - SERVICE_BITS_MIN);
-            let message =
-                format!("the {name} `{net}` must have a prefix from /{least} to /{most}");
+            let message = format!("the {name} `{net}` must have a prefix from /{least} to /{most}");
             let finding = Finding::new(path, "spec.service_cidr_size", message);
             let such = if whole == 32 { "10.96.0.0/16" } else { "fd00:10:96::/112" };
             findings.push(finding.help(format!("Write a network such as `{such}`.")));
