@@ -42,43 +42,47 @@ pub(super) fn watch(
     watch: MemoryWatch,
     say: &(dyn Fn(&str) + Sync),
 ) -> Infallible {
+    // What hinders it is said once, for as long as it stays the same.
+    let mut hindered = None;
     loop {
-        if let Some(available) = available()
-            && available < watch.minimum
-        {
-            sweep(request, watch, available, say);
+        let low = available().filter(|available| *available < watch.minimum);
+        let why = low.and_then(|available| sweep(request, watch, available, say).err());
+        if let Some(why) = why.as_ref().filter(|_| hindered != why) {
+            say(&format!("memory is low, but {why}"));
         }
+        hindered = why;
         std::thread::sleep(watch.interval);
     }
 }
 
-fn sweep(request: &GuardRequest, watch: MemoryWatch, available: u64, say: &(dyn Fn(&str) + Sync)) {
+/// Stops one instance.
+///
+/// # Errors
+/// Why none was stopped.
+fn sweep(
+    request: &GuardRequest,
+    watch: MemoryWatch,
+    available: u64,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<(), String> {
     let (left, needed) = (available / MEBIBYTE, watch.minimum / MEBIBYTE);
-    let low = format!("{left} MiB of memory are available, {needed} must be");
-    let listed = api::ask(
-        &request.socket,
-        ("GET", "/1.0/instances?recursion=1&all-projects=true"),
-        None,
-        PATIENCE,
-    );
-    let instances = listed.and_then(|listed| {
-        Vec::<Instance>::deserialize(listed).map_err(|error| format!("no list: {error}"))
-    });
-    let instances = match instances {
-        Ok(instances) => instances,
-        Err(why) => return say(&format!("{low}, but nothing can be stopped: {why}")),
-    };
-    let Some(victim) = victim(&instances, &request.member) else {
-        return say(&format!("{low}, but no instance here may be stopped"));
-    };
-    say(&format!("{low}: stopping instance {}, which has run longest", victim.name));
+    let list = ("GET", "/1.0/instances?recursion=1&all-projects=true");
+    let listed = api::ask(&request.socket, list, None, PATIENCE)?;
+    let instances = Vec::<Instance>::deserialize(listed)
+        .map_err(|error| format!("incusd answered with no list of instances: {error}"))?;
+    let victim = victim(&instances, &request.member)
+        .ok_or_else(|| "no instance here may be stopped".to_owned())?;
+    let name = &victim.name;
+    say(&format!(
+        "{left} MiB of memory are available, {needed} must be: stopping instance {name}, which has run longest"
+    ));
     if let Err(why) = stop(request, victim, Some(watch.grace)) {
-        say(&format!("instance {} did not stop by itself: {why}", victim.name));
-        if let Err(why) = stop(request, victim, None) {
-            return say(&format!("instance {} did not stop by force: {why}", victim.name));
-        }
+        say(&format!("instance {name} did not stop by itself: {why}"));
+        stop(request, victim, None)
+            .map_err(|why| format!("instance {name} did not stop by force: {why}"))?;
     }
-    say(&format!("instance {} is stopped", victim.name));
+    say(&format!("instance {name} is stopped"));
+    Ok(())
 }
 
 /// The one of this member that has run longest and may be stopped.

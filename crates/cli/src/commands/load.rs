@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use bivouac_engine::{LoadRequest, load};
-use bivouac_spec::{NodeName, Problems};
+use bivouac_spec::cluster::Stack;
+use bivouac_spec::{NodeName, Problem, Problems};
 use serde::Serialize;
 
 use crate::args::{self, Global};
@@ -23,7 +24,15 @@ struct Loaded {
 pub async fn run(global: &Global, arguments: &args::Load) -> Result<ExitCode, Problems> {
     let started = Instant::now();
     let existing = choose(global, arguments.chosen.cluster.as_ref()).await?;
-    existing.known()?;
+    let stack = &existing.known()?.applied.cluster.spec.stack;
+    if !matches!(stack, Stack::Kubernetes(_)) {
+        let (name, stack) = (existing.name(), stack.name());
+        let message =
+            format!("cluster `{name}` is of stack {stack}, which runs no container images");
+        let help =
+            format!("import an image of instances: `bivouac {stack} -c {name} -- image import`");
+        return Err(Problem::usage("cli.no_container_images", message).help(help).into());
+    }
     let request = LoadRequest {
         cluster: existing.name(),
         provider: existing.provider(),

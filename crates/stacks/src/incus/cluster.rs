@@ -2,15 +2,20 @@
 //! the one that it will show. Founders join one after another, each when the one before it says in the cluster that it has; whoever comes
 //! later is made when the others are usable. Each task asks incusd what is done already, so it can be done at every start.
 
+use std::collections::BTreeMap;
+
 use bivouac_pki::Issued;
 use bivouac_spec::Problem;
 use bivouac_spec::node::{File, Task};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::daemon::INCUSD;
 use super::keys::Secrets;
 use super::layout::{API_PORT, Layout, Member};
-use super::places::{self, ASK, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, OPTIONS, PRESEED, TRUST};
+use super::places::{
+    self, ASK, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, JOINING_MARKER, OPTIONS, OWN, PRESEED, TRUST,
+    USERS,
+};
 use super::preseed;
 use super::units::task;
 
@@ -20,6 +25,10 @@ pub(super) const CLUSTER: &str = "cluster";
 pub(super) const IMAGE_TASK: &str = "image";
 /// A task: others know this member's zone and labels.
 const SELF_TASK: &str = "member";
+
+/// The names of those who are trusted besides members.
+const USER: &str = "bivouac";
+const JOINER: &str = "bivouac-joiner";
 
 const FOUND: &str = include_str!("scripts/found.sh");
 const JOINING: &str = include_str!("scripts/join.sh");
@@ -49,7 +58,8 @@ pub(super) fn files(
         files.extend([
             File::public(certificate, &secrets.cluster.certificate),
             File::secret(key, secrets.cluster.key.expose()),
-            File::public(places::USER, &secrets.client.certificate),
+            File::public(format!("{USERS}/{USER}.crt"), &secrets.client.certificate),
+            File::public(format!("{USERS}/{JOINER}.crt"), &secrets.joiner.certificate),
             File::public(PRESEED, text(&preseed::preseed(layout, member))),
             File::public(OPTIONS, text(&preseed::options(layout.settings))),
         ]);
@@ -59,23 +69,31 @@ pub(super) fn files(
         let request = preseed::join(layout, member, other, &secrets.cluster.certificate);
         files.push(File::public(format!("{JOIN}/{}.json", other.name()), format!("{request:#}\n")));
     }
-    if layout.before(member).is_some() {
-        files.extend(asking(layout, own, &secrets.cluster));
-    }
+    files.extend(asking(layout, member, secrets));
+    files.push(File::public(OWN, trust(member, own)));
     Ok(files)
 }
 
-/// A client that is who the member is, and knows the first by what it will show.
-fn asking(layout: &Layout<'_>, own: &Issued, cluster: &Issued) -> [File; 4] {
-    let url = format!("https://{}:{API_PORT}", layout.first().address);
-    let first = json!({"addr": url, "auth_type": "tls", "protocol": "incus", "public": false});
-    let config = json!({"default-remote": "first", "remotes": {"first": first}});
-    [
+/// A client that knows those who can be joined by what they will show.
+fn asking(layout: &Layout<'_>, member: &Member, secrets: &Secrets) -> Vec<File> {
+    let remote = |other: &&Member| {
+        let url = format!("https://{}:{API_PORT}", other.address);
+        json!({"addr": url, "auth_type": "tls", "protocol": "incus", "public": false})
+    };
+    let others = layout.joins(member);
+    let remotes: BTreeMap<&str, Value> =
+        others.iter().map(|other| (other.name().as_str(), remote(other))).collect();
+    let config = json!({"remotes": remotes});
+    let mut files = vec![
         File::public(format!("{ASK}/config.yml"), format!("{config:#}\n")),
-        File::public(format!("{ASK}/client.crt"), &own.certificate),
-        File::secret(format!("{ASK}/client.key"), own.key.expose()),
-        File::public(format!("{ASK}/servercerts/first.crt"), &cluster.certificate),
-    ]
+        File::public(format!("{ASK}/client.crt"), &secrets.joiner.certificate),
+        File::secret(format!("{ASK}/client.key"), secrets.joiner.key.expose()),
+    ];
+    files.extend(others.iter().map(|other| {
+        let path = format!("{ASK}/servercerts/{}.crt", other.name());
+        File::public(path, &secrets.cluster.certificate)
+    }));
+    files
 }
 
 /// What incusd is asked, to trust another member.
@@ -103,15 +121,19 @@ pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
     let (mut tasks, name) = (Vec::new(), member.name().as_str());
     if layout.founds(member) {
         let (certificate, key) = places::CLUSTER;
-        let user = bivouac_pki::entry_name(layout.cluster.as_str());
         let driver = layout.settings.storage.driver.name();
-        let arguments =
-            [HOME, driver, PRESEED, certificate, key, TRUST, places::USER, &user, OPTIONS, name];
+        let arguments = [HOME, driver, PRESEED, certificate, key, TRUST, USERS, OPTIONS, name];
         tasks.push(task(CLUSTER, &[INCUSD], FOUND, &arguments, &[TRUST]));
         tasks.push(task(IMAGE_TASK, &[CLUSTER], IMPORT, &[IMAGE, IMAGE_ALIAS], &[]));
     } else {
         let before = layout.before(member).map_or("", |before| before.name().as_str());
-        tasks.push(task(CLUSTER, &[INCUSD], JOINING, &[JOIN, name, before, ASK], &[]));
+        tasks.push(task(
+            CLUSTER,
+            &[INCUSD],
+            JOINING,
+            &[JOIN, name, before, JOINING_MARKER, OWN, INCUSD],
+            &[],
+        ));
     }
     tasks.extend(known_of(member));
     tasks

@@ -8,7 +8,7 @@ use bivouac_spec::quantity::Span;
 
 use super::lan::LAN;
 use super::layout::Layout;
-use super::places::{DAEMON, DATA, HOME, LOGS, LXCFS, PRISTINE, SOCKET};
+use super::places::{DAEMON, DATA, HOME, LOGS, LXCFS, PRISTINE, SOCKET, WIPE_MARKER};
 use super::units::{names, service, shell};
 
 pub(super) const INCUSD: &str = "incusd";
@@ -19,6 +19,8 @@ const INSTANCES: &str = "instances";
 /// The most open files that anything here asks for.
 const OPEN_FILES: u64 = 1_048_576;
 
+/// A member that was cut short while it joined begins anew.
+const DAEMON_SCRIPT: &str = include_str!("scripts/daemon.sh");
 /// incusd leaves instances alone when it is ended, so that it can be started anew. Only when the node ends must they end before it: after
 /// incusd, which would remember otherwise that they were stopped, and could not when all members end at once.
 const INSTANCES_SCRIPT: &str = include_str!("scripts/instances.sh");
@@ -88,7 +90,8 @@ pub(super) fn files() -> Vec<File> {
 pub(super) fn services(layout: &Layout<'_>) -> Vec<Service> {
     let mounted = Probe::new(Check::File(format!("{LXCFS}/proc/meminfo").into()));
     let lxcfs = ["/usr/bin/lxcfs", "-f", LXCFS].map(str::to_owned).into();
-    let incusd = [DAEMON, "--group", "incus-admin"].map(str::to_owned).into();
+    let incusd = [WIPE_MARKER, DATA, DAEMON, "--group", "incus-admin"];
+    let incusd = shell(INCUSD, DAEMON_SCRIPT, &incusd);
     let answers = Probe::new(Check::Socket(SOCKET.into()));
     let (facts, never) = (layout.facts, u64::MAX);
     vec![

@@ -20,6 +20,8 @@ pub(super) struct Secrets {
     pub(super) cluster: Issued,
     /// Who the user is.
     pub(super) client: Issued,
+    /// Who somebody is that joins.
+    pub(super) joiner: Issued,
     /// Who each member is to the others.
     pub(super) members: BTreeMap<NodeName, Issued>,
 }
@@ -55,14 +57,15 @@ pub(super) fn ensure(
             .map_err(|error| Problem::from_error("stack.incus.keys", &error))
     };
     let name = entry_name(layout.cluster.as_str());
-    let (cluster, client, mut known) = match existing {
+    let (cluster, client, joiner, mut known) = match existing {
         Some(keys) => {
-            let Secrets { cluster, client, members } = Secrets::of(&keys)?;
-            (cluster, client, members)
+            let Secrets { cluster, client, joiner, members } = Secrets::of(&keys)?;
+            (cluster, client, joiner, members)
         }
         None => {
             let cluster = make(&request(&name, Usage::ServerAndClient))?;
-            (cluster, make(&request(&name, Usage::Client))?, BTreeMap::new())
+            let client = || make(&request(&name, Usage::Client));
+            (cluster, client()?, client()?, BTreeMap::new())
         }
     };
     let mut members = BTreeMap::new();
@@ -77,7 +80,7 @@ pub(super) fn ensure(
         };
         members.insert(name.clone(), issued);
     }
-    let secrets = Secrets { cluster, client, members };
+    let secrets = Secrets { cluster, client, joiner, members };
     Ok(Keys(serde_json::to_value(secrets).expect("keys have string keys only")))
 }
 

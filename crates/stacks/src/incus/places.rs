@@ -25,14 +25,20 @@ pub(super) const PRESEED: &str = "/etc/incus/preseed.json";
 pub(super) const OPTIONS: &str = "/etc/incus/options.json";
 /// The certificate that all members show, and its key.
 pub(super) const CLUSTER: (&str, &str) = ("/etc/incus/cluster.crt", "/etc/incus/cluster.key");
-/// The certificate of the user.
-pub(super) const USER: &str = "/etc/incus/user.crt";
+/// A folder with the certificates of who is trusted besides members.
+pub(super) const USERS: &str = "/etc/incus/users";
+/// How this member itself is trusted.
+pub(super) const OWN: &str = "/etc/incus/own.json";
+/// There while a join is under way.
+pub(super) const JOINING_MARKER: &str = "/var/lib/bivouac/incus.joining";
+/// There when incusd is to forget everything before it starts.
+pub(super) const WIPE_MARKER: &str = "/var/lib/bivouac/incus.joining.wipe";
 /// A folder with a document for each other member: how it is trusted.
 pub(super) const TRUST: &str = "/etc/incus/trust";
 /// A folder with a document for each member that can be joined.
 pub(super) const JOIN: &str = "/etc/incus/join";
 
-/// The configuration of a client that asks the first member who has joined already.
+/// The configuration of a client that asks other members while this one is none yet.
 pub(super) const ASK: &str = "/etc/incus/ask";
 
 /// The image that instances are made from, in the node image.

@@ -100,7 +100,7 @@ async fn write(global: &Global, wanted: &Wanted, reporter: &Reporter) -> Result<
     let configs = stack.render(&render, &keys)?;
     let access = stack.access(&render, &keys)?;
 
-    let images = StoreImages::open(global);
+    let images = StoreImages::of(global, &cluster.spec.stack);
     let image = images.ensure(&images.current()?, reporter, &signals::cancellation()).await?;
     let network = NetworkRequest {
         cluster: cluster.name().clone(),

@@ -1,7 +1,5 @@
 set -eu
-home=$1 driver=$2 preseed=$3 certificate=$4 key=$5 trust=$6 client=$7 user=$8 options=$9
-shift 9
-name=$1
+home=$1 driver=$2 preseed=$3 certificate=$4 key=$5 trust=$6 users=$7 options=$8 name=$9
 /usr/libexec/incus/incusd waitready --timeout=20
 if ! incus query /1.0/cluster | grep -q '"enabled": true'; then
   if [ "$driver" != dir ] && ! grep -qw "$driver" /proc/filesystems; then
@@ -18,6 +16,10 @@ for peer in "$trust"/*.json; do
   case $known in *"\"name\": \"${peer_name%.json}\""*) continue ;; esac
   incus query -X POST -d "$(cat "$peer")" /1.0/certificates
 done
+for user in "$users"/*.crt; do
+  user_name=${user##*/}
+  case $known in *"\"name\": \"${user_name%.crt}\""*) continue ;; esac
+  incus config trust add-certificate "$user" --name "${user_name%.crt}"
+done
 incus cluster set "$name" user.bivouac.joined=true
-case $known in *"\"name\": \"$user\""*) ;; *) incus config trust add-certificate "$client" --name "$user" ;; esac
 [ "$(incus config get user.bivouac.founded)" = true ] || incus query -X PATCH -d "$(cat "$options")" /1.0
