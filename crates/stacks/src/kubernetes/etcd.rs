@@ -74,7 +74,7 @@ fi
 /// TLS; nothing else is answered by one.
 const VOTE: &str = r#"set -eu
 . "$1"
-status=$(unset ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY; ETCDCTL_ENDPOINTS=$2 "$etcdctl" endpoint status --write-out=json)
+status=$(unset ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY; ETCDCTL_ENDPOINTS=$2 "$etcdctl" --command-timeout=1s endpoint status --write-out=json)
 case $status in
   *'"isLearner":true'*)
     look
