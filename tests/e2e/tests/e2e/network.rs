@@ -1,11 +1,15 @@
 //! The ways in which pods of different nodes reach each other.
 
-use bivouac_e2e::{About, Case, Cluster, Ground, SOON, case, wait_until};
+use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, SOON, case, wait_until};
+use serde_json::Value;
 
 use crate::life;
 
-pub(crate) const CASES: [Case; 2] =
-    [case("network/flannel", About::Grounds, flannel), case("network/none", About::Grounds, none)];
+pub(crate) const CASES: [Case; 3] = [
+    case("network/flannel", About::Grounds, flannel),
+    case("network/none", About::Grounds, none),
+    case("network/two_families", About::Grounds, two_families),
+];
 
 const NODES: [&str; 2] = ["control-plane-0", "worker-0"];
 const SPEC: &str = "  nodes:\n  - {role: control-plane}\n  - {role: worker}\n";
@@ -50,6 +54,52 @@ fn flannel(ground: &Ground) {
     let bytes = format!("http://{}:8080/{}", addresses[0], "x".repeat(6000));
     let _ = cluster.kubectl(["exec", "web-1", "--", "/bin/web", "get", &bytes]).success();
     let _ = cluster.down().success();
+}
+
+/// Nodes, pods and Services have an address of each family, and are reached at both.
+fn two_families(ground: &Ground) {
+    let cluster = ground.cluster("families");
+    let before = HostSnapshot::take(ground);
+    let file = cluster.file(&format!("{SPEC}  network: {{ipFamilies: [IPv4, IPv6]}}\n"));
+    let _ = cluster.up(&file).success();
+    let image = life::image(ground, "web");
+    for (index, node) in NODES.iter().enumerate() {
+        let _ = life::run_once(&cluster, &format!("web-{index}"), node, &image, &[]).success();
+    }
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ipFamilyPolicy: RequireDualStack\n  \
+                   selector: {run: web-0}\n  ports: [{port: 80, targetPort: 8080}]\n";
+    cluster.apply(service);
+    for node in NODES {
+        let addresses = cluster.get(["node", node])["status"]["addresses"].clone();
+        let internal = addresses.as_array().into_iter().flatten();
+        let internal = internal.filter(|address| address["type"] == "InternalIP").count();
+        assert_eq!(internal, 2, "{addresses:#}");
+    }
+    let list = |object: &Value, key: &str| -> Vec<String> {
+        let items = object.as_array().into_iter().flatten();
+        let text = |item: &Value| item.as_str().or(item[key].as_str()).map(str::to_owned);
+        items.filter_map(text).collect()
+    };
+    cluster.wait("pod/web-0", "condition=Ready");
+    cluster.wait("pod/web-1", "condition=Ready");
+    let pod = list(&cluster.get(["pod", "web-0"])["status"]["podIPs"], "ip");
+    let service = list(&cluster.get(["service", "web"])["spec"]["clusterIPs"], "");
+    assert!(pod.len() == 2 && service.len() == 2, "{pod:?} {service:?}");
+    let urls = [
+        format!("http://{}:8080", pod[0]),
+        format!("http://[{}]:8080", pod[1]),
+        format!("http://{}", service[0]),
+        format!("http://[{}]", service[1]),
+    ];
+    for url in urls {
+        let answer = wait_until("a pod of another node answers", SOON, || {
+            let asked = cluster.kubectl(["exec", "web-1", "--", "/bin/web", "get", &url]).outcome();
+            if asked.code == 0 { Ok(asked) } else { Err(asked.to_string()) }
+        });
+        let _ = answer.expect_output(&["hostname: web-0"]);
+    }
+    let _ = cluster.down().success();
+    before.expect_nothing_left(ground);
 }
 
 /// The nodes are there and wait for a network that the user installs.
