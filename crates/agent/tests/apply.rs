@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         ("hosts and routes follow the ground", moved),
         ("a faulty config is refused and nothing changes", refused),
         ("a failed node takes a good config", mended),
-        ("what could not be applied is said and mended by the next", half_done),
+        ("what could not be applied is said to who brought it and mended by the next", half_done),
         ("files of a config that was replaced while the node was off go too", replaced_while_off),
         ("a removed service that does not stop is killed", deaf),
         ("a node that stops takes no config", stopping),
@@ -231,10 +231,12 @@ fn half_done(node: &Node) {
     let first = agent.usable();
     fs::create_dir_all(node.root.join("root/etc/folder/full")).unwrap();
     let digest = node.write(&config("2", "/etc/folder"));
-    apply(&agent).unwrap();
+    let problem = apply(&agent).unwrap_err();
     let failed = agent.until("failed", |status| status.phase == NodePhase::Failed);
     assert_eq!(failed.config, digest);
     assert_eq!(failed.problems[0].message, "cannot make file /etc/folder");
+    assert_eq!(problem, failed.problems[0], "who brought it hears of it");
+    assert_eq!(apply(&agent).unwrap_err(), problem, "also when it is brought again");
     assert_eq!(unit(&failed, "a"), unit(&first, "a"), "services go on");
     let last = taken(&mut agent, &config("2", "/etc/other"));
     assert_ne!(unit(&last, "a").pid, unit(&first, "a").pid, "its file changed two configs ago");

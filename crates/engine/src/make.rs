@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! image, network
-//! removals       first, where control planes go and others stay: those that stay are then told that they are fewer
+//! starts         of nodes that are there: others may need them to agree
+//! removals       each after the others have let it go; they are told that they are fewer afterwards
 //! updates        of nodes that run on: they must know what comes
 //! remakes        of nodes that must stop for it; those that keep the cluster's state one after another
 //! new nodes      those that keep the cluster's state join one after another; all others at the same moment
-//! removals
 //! ```
+//!
+//! Where nodes come and others go, and none of those keeps the cluster's state, removals are last: what runs on them finds a place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,14 +42,15 @@ impl Making<'_> {
     /// Carries out all of it. The nodes are on their way to be usable then.
     pub(crate) async fn make(&self) -> Result<(), Problems> {
         let requests = self.furnish().await?;
-        let shrinks_first = self.shrinks_first();
-        if shrinks_first {
+        self.start(&requests).await?;
+        let makes_room_first = self.makes_room_first();
+        if !makes_room_first {
             self.remove().await?;
         }
         self.update(&requests).await?;
         self.remake(&requests).await?;
         self.create(&requests).await?;
-        if !shrinks_first {
+        if makes_room_first {
             self.remove().await?;
         }
         Ok(())
@@ -81,15 +84,13 @@ impl Making<'_> {
         self.nodes(|action| matches!(action, Action::DestroyNode { .. }))
     }
 
-    /// Whether control planes go, and one that is there stays.
-    fn shrinks_first(&self) -> bool {
-        let Some(before) = &self.prepared.before else { return false };
-        let removed = self.removed();
-        let keepers = before.applied.cluster.nodes();
-        let mut keepers = keepers.iter().filter(|node| node.role.keeps_state());
-        let goes = |name: &NodeName| removed.contains(name);
-        keepers.clone().any(|node| goes(&node.name))
-            && keepers.any(|node| !goes(&node.name) && self.runs(&node.name))
+    /// Whether new nodes come before others go.
+    fn makes_room_first(&self) -> bool {
+        let creates = |action: &Action| matches!(action, Action::CreateNode { .. });
+        let members = &self.prepared.state.applied.members;
+        let keeps_state =
+            |node: &NodeName| members.get(node).is_some_and(|one| one.spec.role.keeps_state());
+        !self.nodes(creates).is_empty() && !self.removed().iter().any(keeps_state)
     }
 
     fn runs(&self, node: &NodeName) -> bool {
@@ -99,11 +100,22 @@ impl Making<'_> {
             .is_some_and(|node| node.state == ObservedState::Running)
     }
 
-    /// The nodes that run now, without those that are being removed.
-    fn running(&self) -> BTreeSet<NodeName> {
-        let removed = self.removed();
-        let nodes = self.prepared.wanted.nodes.keys();
-        nodes.filter(|node| self.runs(node) && !removed.contains(node)).cloned().collect()
+    /// The wanted nodes that run at this moment.
+    async fn running(&self) -> Result<BTreeSet<NodeName>, Problem> {
+        let cluster = self.request.cluster.name();
+        let observed = self.request.provider.observe().await?;
+        let own = observed.into_iter().find(|observed| observed.name == *cluster);
+        let nodes = own.into_iter().flat_map(|observed| observed.nodes);
+        let runs = nodes.filter(|(name, node)| {
+            node.state == ObservedState::Running && self.prepared.wanted.nodes.contains_key(name)
+        });
+        Ok(runs.map(|(name, _)| name).collect())
+    }
+
+    /// Starts what is there and stopped.
+    async fn start(&self, requests: &Requests) -> Result<(), Problems> {
+        let stopped = self.nodes(|action| matches!(action, Action::StartNode { .. }));
+        self.ensure_all(requests, &stopped).await
     }
 
     async fn update(&self, requests: &Requests) -> Result<(), Problems> {
@@ -117,27 +129,16 @@ impl Making<'_> {
     }
 
     async fn create(&self, requests: &Requests) -> Result<(), Problems> {
-        let started = self
-            .nodes(|action| matches!(action, Action::CreateNode { .. } | Action::StartNode { .. }));
+        let created = self.nodes(|action| matches!(action, Action::CreateNode { .. }));
         let joins = |node: &NodeName| {
-            let keeps_state = |role: Role| role.keeps_state();
             self.prepared.state.applied.joined.contains(node)
-                && !self.exists(node)
-                && self.role(node).is_some_and(keeps_state)
+                && self.role(node).is_some_and(Role::keeps_state)
         };
-        let (joining, others): (Vec<_>, Vec<_>) = started.into_iter().partition(joins);
-        // Those that were stopped may be needed for others to join.
-        let (founders, others): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|node| joining.is_empty() || self.exists(node));
-        self.ensure_all(requests, &founders).await?;
+        let (joining, others): (Vec<_>, Vec<_>) = created.into_iter().partition(joins);
         for node in &joining {
             self.join(requests, node).await?;
         }
         self.ensure_all(requests, &others).await
-    }
-
-    fn exists(&self, node: &NodeName) -> bool {
-        self.prepared.observed.as_ref().is_some_and(|seen| seen.nodes.contains_key(node))
     }
 
     fn role(&self, node: &NodeName) -> Option<Role> {
@@ -151,9 +152,8 @@ impl Making<'_> {
         let change = Change::Joins(node);
         let steps = request.stack.steps(&self.prepared.state.render_request(), &change)?;
         let provider = request.provider.as_ref();
-        run_steps(provider, name, &self.running(), &steps, self.reporter).await?;
-        let made = self.ensure_all(requests, std::slice::from_ref(node)).await;
-        made?;
+        run_steps(provider, name, &self.running().await?, &steps, self.reporter).await?;
+        self.ensure_all(requests, std::slice::from_ref(node)).await?;
         self.follow_services(node).await
     }
 
@@ -178,37 +178,41 @@ impl Making<'_> {
         self.ensure_all(requests, &others).await
     }
 
-    /// Removes what the cluster file does not have any more, each node after it was taken leave of.
+    /// Removes what the cluster file does not have any more, each node after the others have let it go.
     async fn remove(&self) -> Result<(), Problems> {
-        let (request, cluster) = (self.request, self.request.cluster.name());
-        let provider = request.provider.as_ref();
-        let running = self.running();
-        for node in self.removed() {
+        let removed = self.removed();
+        if removed.is_empty() {
+            return Ok(());
+        }
+        let (provider, cluster) = (self.request.provider.as_ref(), self.request.cluster.name());
+        for node in removed {
             self.go_on()?;
-            self.take_leave(&running, &node).await?;
+            self.let_go(&node).await?;
             provider.destroy_node(cluster, &node).await?;
             self.reporter.report(Event::NodeRemoved { node });
         }
         Ok(())
     }
 
-    /// The others let a node go. That is recorded before the node is removed: whoever counts the members of the cluster afterwards
-    /// must not take it for lost.
-    async fn take_leave(
-        &self,
-        running: &BTreeSet<NodeName>,
-        node: &NodeName,
-    ) -> Result<(), Problems> {
+    /// The others let a node go. That is recorded before the node is removed: who is no member any more is not lost. A cluster that
+    /// never was usable, or is founded anew, has nobody to let go.
+    async fn let_go(&self, node: &NodeName) -> Result<(), Problems> {
         let (request, cluster) = (self.request, self.request.cluster.name());
         let Some(mut state) = request.state.read(cluster)? else { return Ok(()) };
-        let Some(before) = state.completed_request().filter(|_| !running.is_empty()) else {
+        if state.applied.completed.is_none() {
             return Ok(());
-        };
-        let steps = request.stack.steps(&before, &Change::Leaves(node))?;
-        run_steps(request.provider.as_ref(), cluster, running, &steps, self.reporter).await?;
-        if state.applied.forget(node) {
-            request.state.write(&state)?;
         }
+        let Some(member) = state.applied.members.get(node).cloned() else { return Ok(()) };
+        let running = self.running().await?;
+        for keeper in running.iter().filter(|node| self.role(node).is_some_and(Role::keeps_state)) {
+            // Who stays must be well before there are fewer.
+            self.follow_services(keeper).await?;
+        }
+        let steps =
+            request.stack.steps(&self.prepared.state.render_request(), &Change::Leaves(&member))?;
+        run_steps(request.provider.as_ref(), cluster, &running, &steps, self.reporter).await?;
+        state.applied.members.remove(node);
+        request.state.write(&state)?;
         Ok(())
     }
 

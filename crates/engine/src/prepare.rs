@@ -42,8 +42,6 @@ pub struct Prepared {
     pub(crate) state: ClusterState,
     pub(crate) keys: Keys,
     pub(crate) wanted: Wanted,
-    /// What was known before.
-    pub(crate) before: Option<ClusterState>,
     /// What is there.
     pub(crate) observed: Option<ObservedCluster>,
 }
@@ -78,9 +76,9 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     // What was recorded counts only while something of it exists: a first `up` that made nothing may be tried with another file.
     let own = observed.iter().find(|observed| observed.name == *cluster.name());
     let known = recorded.as_ref().filter(|_| own.is_some());
-    let existing = known.map(|state| &state.applied.addresses);
-    let occupied = occupied(request, &survey, &observed, existing)?;
-    let addresses = assign_addresses(cluster, &occupied, existing)?;
+    let existing = known.map(|state| addresses_in_use(&state.applied));
+    let occupied = occupied(request, &survey, &observed, existing.as_ref())?;
+    let addresses = assign_addresses(cluster, &occupied, existing.as_ref())?;
     let facts = &survey.facts;
     let joined = joined(cluster, known.map(|state| &state.applied), own);
     let render = RenderRequest { cluster, addresses: &addresses, facts, joined: &joined };
@@ -103,8 +101,13 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
         image: &current,
     });
     let founded = known.zip(own).filter(|(state, own)| lives_on(&state.applied, own));
-    let completed = founded.and_then(|(state, _)| state.applied.completed.clone());
-    let applied = Applied { cluster: cluster.clone(), addresses, joined, completed };
+    let mut applied = Applied { joined, ..Applied::new(cluster.clone(), addresses) };
+    if let Some((state, _)) = founded {
+        applied.completed.clone_from(&state.applied.completed);
+        for (name, member) in &state.applied.members {
+            applied.members.entry(name.clone()).or_insert_with(|| member.clone());
+        }
+    }
     let state = match (known, &recorded) {
         (Some(known), _) => ClusterState { applied, image, ..known.clone() },
         (None, recorded) => ClusterState {
@@ -114,8 +117,16 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
             ..ClusterState::new(applied, facts.clone(), image)
         },
     };
-    let (before, observed) = (known.cloned(), own.cloned());
-    Ok(Prepared { plan, survey, state, keys, wanted, before, observed })
+    Ok(Prepared { plan, survey, state, keys, wanted, observed: own.cloned() })
+}
+
+/// The cluster's addresses, with those of nodes that nobody wants any more and that may still be there.
+fn addresses_in_use(applied: &Applied) -> Addresses {
+    let mut addresses = applied.addresses.clone();
+    for (name, member) in &applied.members {
+        addresses.nodes.entry(name.clone()).or_insert_with(|| member.addresses.clone());
+    }
+    addresses
 }
 
 /// Networks that the cluster must not use: what the ground says, and what stopped clusters will want back.

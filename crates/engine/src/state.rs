@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
-use bivouac_spec::facts::{Applied, Completed};
+use bivouac_spec::facts::Applied;
 use bivouac_spec::{ClusterName, Facts, Problem};
 use bivouac_stacks::{Keys, RenderRequest};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -90,13 +90,6 @@ impl ClusterState {
     pub const fn render_request(&self) -> RenderRequest<'_> {
         let Applied { cluster, addresses, joined, .. } = &self.applied;
         RenderRequest { cluster, addresses, facts: &self.facts, joined }
-    }
-
-    /// The same for the cluster as it was when all of it was usable last.
-    #[must_use]
-    pub fn completed_request(&self) -> Option<RenderRequest<'_>> {
-        let Completed { cluster, addresses, joined } = self.applied.completed.as_deref()?;
-        Some(RenderRequest { cluster, addresses, facts: &self.facts, joined })
     }
 }
 

@@ -105,7 +105,7 @@ fn unfinished(status: &ClusterStatus, state: &ClusterState) -> Option<Problem> {
     let applied = &state.applied;
     let completed = applied.completed.as_ref();
     let moves = |node: &NodeReport| matches!(node.word(), NodeWord::Starting | NodeWord::Stopping);
-    if completed.is_some_and(|before| before.cluster == applied.cluster)
+    if completed.is_some_and(|before| **before == applied.cluster)
         || status.nodes.values().any(moves)
     {
         return None;

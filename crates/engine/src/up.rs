@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bivouac_plan::Action;
 use bivouac_provider::Node;
+use bivouac_spec::facts::Applied;
 use bivouac_spec::{NodeName, Problem, Problems};
 use bivouac_stacks::{Access, Change, IncusAccess};
 use camino::Utf8PathBuf;
@@ -97,7 +98,10 @@ async fn forget_what_never_was(request: &PrepareRequest<'_>) {
         return;
     }
     let Ok(observed) = provider.observe().await else { return };
-    if recorded.kubeconfig.is_none() && observed.iter().all(|other| other.name != *cluster) {
+    if recorded.kubeconfig.is_none()
+        && recorded.remote.is_none()
+        && observed.iter().all(|other| other.name != *cluster)
+    {
         // What cannot be removed is found by `down`.
         let _ = request.state.remove(cluster);
     }
@@ -191,23 +195,21 @@ async fn complete(
     prepared: &mut Prepared,
     reporter: &Reporter,
 ) -> Result<(), Problems> {
-    let state = &prepared.state;
-    if state
-        .applied
-        .completed
-        .as_ref()
-        .is_some_and(|before| before.cluster == state.applied.cluster)
-    {
+    let applied = &prepared.state.applied;
+    if applied.completed.as_deref() == Some(&applied.cluster) {
         return Ok(());
     }
-    if let Some(before) = &state.applied.completed {
-        let change = Change::Changed(&before.cluster);
-        let steps = request.stack.steps(&state.render_request(), &change)?;
+    if let Some(before) = &applied.completed {
+        let steps =
+            request.stack.steps(&prepared.state.render_request(), &Change::Changed(before))?;
         let nodes: BTreeSet<NodeName> = prepared.wanted.nodes.keys().cloned().collect();
         run_steps(request.provider.as_ref(), request.cluster.name(), &nodes, &steps, reporter)
             .await?;
     }
-    prepared.state.applied = prepared.state.applied.clone().completed();
+    let applied = &mut prepared.state.applied;
+    applied.completed = Some(Box::new(applied.cluster.clone()));
+    // Who was let go was recorded at that moment.
+    applied.members = Applied::new(applied.cluster.clone(), applied.addresses.clone()).members;
     request.state.write(&prepared.state)?;
     Ok(())
 }

@@ -67,7 +67,8 @@ pub fn assign_addresses(
     let kept = networks.nodes.iter().filter(|(name, _)| wanted.contains(name));
     let mut nodes: BTreeMap<NodeName, NodeAddresses> =
         kept.map(|(name, addresses)| (name.clone(), addresses.clone())).collect();
-    let mut slots = Slots::new(&networks, nodes.values());
+    // Those that nobody wants any more are in use until their nodes are gone.
+    let mut slots = Slots::new(&networks, networks.nodes.values());
     for name in wanted {
         if nodes.contains_key(&name) {
             continue;

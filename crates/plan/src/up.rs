@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bivouac_spec::cluster::{NodeSpec, Port, Role, Stack};
-use bivouac_spec::facts::{Applied, Aspect, ObservedState};
+use bivouac_spec::facts::{Applied, Aspect, Member, ObservedState};
 use bivouac_spec::{
     Addresses, Cluster, Facts, NodeName, NodeRecord, ObservedCluster, ObservedNode, Problem,
 };
@@ -73,10 +73,22 @@ pub fn joined(
 /// founded anew.
 #[must_use]
 pub fn lives_on(applied: &Applied, observed: &ObservedCluster) -> bool {
-    let nodes = applied.cluster.nodes();
-    let keeps =
-        |node: &NodeSpec| node.role.keeps_state() && observed.nodes.contains_key(&node.name);
-    applied.completed.is_some() && nodes.iter().any(keeps)
+    applied.completed.is_some()
+        && keepers(applied, observed).any(|name| observed.nodes.contains_key(name))
+}
+
+/// The nodes that the cluster's state is with. One that was recorded and never made is none.
+fn keepers<'a>(
+    applied: &'a Applied,
+    observed: &'a ObservedCluster,
+) -> impl Iterator<Item = &'a NodeName> {
+    let completed = applied.completed.iter().flat_map(|before| before.nodes());
+    let completed: BTreeSet<NodeName> = completed.map(|node| node.name).collect();
+    let keeps = move |(name, member): &(&NodeName, &Member)| {
+        member.spec.role.keeps_state()
+            && (completed.contains(*name) || observed.nodes.contains_key(*name))
+    };
+    applied.members.iter().filter(keeps).map(|(name, _)| name)
 }
 
 fn refusals(request: &UpRequest<'_>) -> Vec<Problem> {
@@ -130,36 +142,58 @@ fn other_network(request: &UpRequest<'_>, observed: &ObservedCluster) -> Option<
     Some(Problem::failed("plan.network_differs", message).help(help))
 }
 
-/// A change of the control planes is agreed upon by most of them.
+/// A change of the nodes that keep the cluster's state is agreed upon by most of them, and one of them stays.
 fn without_quorum(request: &UpRequest<'_>) -> Option<Problem> {
     let (applied, observed) = request.applied.zip(request.observed)?;
-    let before = &applied.completed.as_ref()?.cluster;
-    let control_planes = |cluster: &Cluster| -> BTreeSet<NodeName> {
-        let nodes = cluster.nodes().into_iter().filter(|node| node.role == Role::ControlPlane);
-        nodes.map(|node| node.name).collect()
-    };
-    let members = control_planes(before);
-    let exists = |name: &&NodeName| observed.nodes.contains_key(*name);
-    let lost = members.iter().filter(|name| !exists(name)).count();
-    if members == control_planes(request.cluster) && lost == 0 || lost == members.len() {
+    if !lives_on(applied, observed) {
         return None;
     }
-    let runs = |name: &&NodeName| {
-        observed.nodes.get(*name).is_some_and(|node| node.state != ObservedState::Broken)
+    let wanted: BTreeSet<NodeName> = keepers_of(request.cluster);
+    let keepers: BTreeSet<NodeName> = keepers(applied, observed).cloned().collect();
+    let state = |name: &NodeName| observed.nodes.get(name).map(|node| node.state);
+    let is_lost = |name: &&NodeName| state(name).is_none();
+    if keepers == wanted && !keepers.iter().any(|name| is_lost(&name)) {
+        return None;
+    }
+    let (cluster, role) = (request.cluster.name(), role_of_keepers(request.cluster));
+    if !keepers.iter().any(|name| wanted.contains(name) && state(name).is_some()) {
+        let message = format!(
+            "none of the {role} of cluster `{cluster}` would stay, and what it knows is with them"
+        );
+        let help = "Keep one of them: add the new ones first, and remove the others afterwards.";
+        return Some(Problem::usage("plan.no_keeper_stays", message).help(help));
+    }
+    // One that is stopped and goes is not started for it.
+    let agrees = |name: &&NodeName| match state(name) {
+        Some(ObservedState::Running) => true,
+        Some(ObservedState::Stopped) => wanted.contains(*name),
+        _ => false,
     };
-    let (all, running) = (members.len(), members.iter().filter(runs).count());
+    let (all, agreeing) = (keepers.len(), keepers.iter().filter(agrees).count());
     let needed = all / 2 + 1;
-    if running >= needed {
+    if agreeing >= needed {
         return None;
     }
-    let name = request.cluster.name();
     let message = format!(
-        "the control planes of cluster `{name}` cannot change: {running} of {all} are there, {needed} must agree"
+        "the {role} of cluster `{cluster}` cannot change: {agreeing} of {all} are there, {needed} must agree"
     );
     let help = format!(
-        "Bring back what is lost from a snapshot, or run `bivouac down {name}` and then `bivouac up` again."
+        "If they are only stopped, run `up` with the file as it was before the change. Otherwise run `bivouac down {cluster}` and then `bivouac up` again."
     );
     Some(Problem::failed("plan.no_quorum", message).help(help))
+}
+
+fn keepers_of(cluster: &Cluster) -> BTreeSet<NodeName> {
+    let nodes = cluster.nodes().into_iter().filter(|node| node.role.keeps_state());
+    nodes.map(|node| node.name).collect()
+}
+
+/// What such nodes are called.
+fn role_of_keepers(cluster: &Cluster) -> &'static str {
+    match cluster.spec.stack {
+        Stack::Kubernetes(_) => "control planes",
+        Stack::Incus(_) => "members",
+    }
 }
 
 fn actions(request: &UpRequest<'_>) -> Vec<Action> {
@@ -182,12 +216,27 @@ fn actions(request: &UpRequest<'_>) -> Vec<Action> {
         Action::UpdateNode { .. } => 2,
         _ => 0,
     });
-    let strangers = request.observed.iter().flat_map(|observed| observed.nodes.keys());
-    let strangers = strangers.filter(|name| !known.contains(*name));
     let reason = || "the cluster file has no such node".to_owned();
+    let removed = removed(request, &known).into_iter();
+    actions.extend(removed.map(|node| Action::DestroyNode { node, reason: reason() }));
     actions
-        .extend(strangers.map(|node| Action::DestroyNode { node: node.clone(), reason: reason() }));
-    actions
+}
+
+/// What is there and not wanted, and what is recorded as a member and not wanted although it is lost: the others must let it go. Those
+/// that do not run go first: most of the others can then still agree.
+fn removed(request: &UpRequest<'_>, wanted: &BTreeSet<NodeName>) -> Vec<NodeName> {
+    let nodes = request.observed.iter().flat_map(|observed| observed.nodes.keys());
+    let lives = request.applied.zip(request.observed).filter(|(one, seen)| lives_on(one, seen));
+    let members = lives.iter().flat_map(|(applied, _)| applied.members.keys());
+    let all: BTreeSet<&NodeName> = nodes.chain(members).collect();
+    let mut removed: Vec<NodeName> =
+        all.into_iter().filter(|name| !wanted.contains(*name)).cloned().collect();
+    let runs = |name: &NodeName| {
+        let node = request.observed.and_then(|observed| observed.nodes.get(name));
+        node.is_some_and(|node| node.state == ObservedState::Running)
+    };
+    removed.sort_by_key(|name| runs(name));
+    removed
 }
 
 fn node_action(
@@ -224,7 +273,12 @@ fn update(
     role: Role,
     observed: &ObservedNode,
 ) -> Option<Action> {
-    let (record, wanted) = (observed.record.as_ref()?, request.records.get(&node)?);
+    let wanted = request.records.get(&node)?;
+    let Some(record) = &observed.record else {
+        let reason = "what it was made from is not known".to_owned();
+        let aspects = Aspect::ALL.to_vec();
+        return Some(Action::UpdateNode { node, role, aspects, remakes: true, reason });
+    };
     let aspects = record.differences(wanted);
     if aspects.is_empty() {
         return None;

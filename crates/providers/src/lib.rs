@@ -8,6 +8,7 @@ pub mod docker;
 mod hosts;
 #[cfg(feature = "linux")]
 pub mod linux;
+mod memory;
 mod occupied;
 #[cfg(test)]
 mod samples;

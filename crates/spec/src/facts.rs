@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::Resources;
-use crate::network::{Addresses, PublishedPort};
+use crate::cluster::{NodeSpec, Resources};
+use crate::network::{Addresses, NodeAddresses, PublishedPort};
 use crate::problem::Problem;
 use crate::quantity::Bytes;
 use crate::{ClusterName, NodeName};
@@ -168,6 +168,12 @@ pub enum Aspect {
     Neighbours,
 }
 
+impl Aspect {
+    /// All there are.
+    pub const ALL: [Self; 5] =
+        [Self::Config, Self::Image, Self::Resources, Self::Ports, Self::Neighbours];
+}
+
 impl NodeRecord {
     /// The record of a node that is made from this.
     #[must_use]
@@ -224,44 +230,33 @@ pub struct Applied {
     /// The nodes that were made after the cluster was usable: they join it, where the first ones founded it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub joined: BTreeSet<NodeName>,
-    /// What it was when all of it was usable last; absent before the first time.
+    /// The cluster as it was when all of it was usable last; absent before the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub completed: Option<Box<Completed>>,
+    pub completed: Option<Box<crate::Cluster>>,
+    /// Every node that may be one of the cluster's: recorded before it is made, and forgotten when the others have let it go.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<NodeName, Member>,
 }
 
-/// A cluster that was usable.
+/// A node of a cluster, as it was asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Completed {
-    /// The cluster.
-    pub cluster: crate::Cluster,
+pub struct Member {
+    /// The node.
+    pub spec: NodeSpec,
     /// Its addresses.
-    pub addresses: Addresses,
-    /// The nodes that had joined it.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub joined: BTreeSet<NodeName>,
+    pub addresses: NodeAddresses,
 }
 
 impl Applied {
-    /// What is recorded of a cluster that is about to be made.
+    /// What is recorded of a cluster that is about to be made, or changed.
     #[must_use]
-    pub const fn new(cluster: crate::Cluster, addresses: Addresses) -> Self {
-        Self { cluster, addresses, joined: BTreeSet::new(), completed: None }
-    }
-
-    /// A node is none of the cluster's any more, although it may still be there. Gives whether it was one.
-    pub fn forget(&mut self, node: &NodeName) -> bool {
-        let Some(completed) = &mut self.completed else { return false };
-        completed.addresses.nodes.remove(node);
-        completed.cluster.remove_node(node).is_ok()
-    }
-
-    /// The same, all of it usable.
-    #[must_use]
-    pub fn completed(mut self) -> Self {
-        let (cluster, addresses) = (self.cluster.clone(), self.addresses.clone());
-        let joined = self.joined.clone();
-        self.completed = Some(Box::new(Completed { cluster, addresses, joined }));
-        self
+    pub fn new(cluster: crate::Cluster, addresses: Addresses) -> Self {
+        let member = |spec: NodeSpec| {
+            let addresses = addresses.nodes.get(&spec.name)?.clone();
+            Some((spec.name.clone(), Member { spec, addresses }))
+        };
+        let members = cluster.nodes().into_iter().filter_map(member).collect();
+        Self { cluster, addresses, joined: BTreeSet::new(), completed: None, members }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use bivouac_pki::{Issued, Kubeconfig, entry_name};
+use bivouac_spec::facts::Member;
 use bivouac_spec::{
     Addresses, Cluster, ClusterName, Facts, NodeConfig, NodeName, Problem, cluster,
 };
@@ -78,8 +79,8 @@ pub struct RenderRequest<'a> {
 pub enum Change<'a> {
     /// A node is about to be made, in a cluster that was usable before.
     Joins(&'a NodeName),
-    /// A node is about to be removed. The request is that of the cluster that still has it.
-    Leaves(&'a NodeName),
+    /// A node is about to be removed. The request does not have it any more; what others do not know of it is here.
+    Leaves(&'a Member),
     /// All nodes are as the request says; so they were before.
     Changed(&'a Cluster),
 }

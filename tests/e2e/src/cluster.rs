@@ -130,6 +130,11 @@ impl<'a> Cluster<'a> {
         self.ground.bivouac(["kubectl", "--cluster", &self.name, "--"]).args(arguments)
     }
 
+    /// `bivouac incus -c NAME -- ARGUMENTS`.
+    pub fn incus<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
+        self.ground.bivouac(["incus", "--cluster", &self.name, "--"]).args(arguments)
+    }
+
     /// `kubectl get ARGUMENTS -o json`.
     ///
     /// # Panics

@@ -17,6 +17,8 @@ use crate::{Cluster, Engine, Provider, Run, Setting, say};
 /// Where nodes can be kept: on a disk, since an overlay cannot lie on an overlay, and tests must not fill memory.
 const DISK: &str = "/var/tmp";
 const STORE: &str = "/var/lib/bivouac/store";
+/// What nodes carry, each with a node image of its own.
+const STACKS: [&str; 2] = ["kubernetes", "incus"];
 /// Magic numbers of statfs(2).
 const NO_DISKS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x794c_7630, "overlay")];
 /// A machine that never had the node image builds it first.
@@ -139,14 +141,21 @@ impl Ground {
         self.bivouac(["up"]).args(arguments)
     }
 
-    /// Builds the node image where it is not there yet, so that no test waits for it in the middle of something.
-    fn ensure_image(&self) {
+    /// Builds the node images where they are not there yet, so that no test waits for one in the middle of something.
+    fn ensure_images(&self) {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
-            if !self.bivouac(["image", "list"]).success().stdout().contains("this bivouac") {
-                say("building the node image, once; this can take 15 minutes");
+            let list = self.bivouac(["image", "list"]).success().stdout();
+            for stack in STACKS {
+                let is_there = |line: &str| line.contains(stack) && line.contains("this bivouac");
+                if !list.lines().any(is_there) {
+                    say(&format!(
+                        "building the node image of {stack}, once; this can take 15 minutes"
+                    ));
+                }
+                let build = self.bivouac(["image", "build", "--stack", stack]);
+                let _ = build.within(IMAGE_DEADLINE).success();
             }
-            let _ = self.bivouac(["image", "build"]).within(IMAGE_DEADLINE).success();
         });
     }
 
@@ -164,7 +173,7 @@ impl Ground {
     /// # Panics
     /// As [`Ground::cluster`].
     pub fn cluster_of(&self, setting: Setting, name: &str) -> Cluster<'_> {
-        self.ensure_image();
+        self.ensure_images();
         let name = format!("e2e-{name}");
         let _ = self.bivouac(["down", &name]).success();
         self.clusters.borrow_mut().push(name.clone());

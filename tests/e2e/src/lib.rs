@@ -2,8 +2,8 @@
 //! machine, the real binary run as a person would ([`Run`], [`Outcome`]), waiting with a deadline and a sentence ([`wait_until`]), and a
 //! picture of the host to hold against another one ([`HostSnapshot`]).
 //!
-//! The tests need root, a disk folder for state (`$BIVOUAC_E2E_DIR`, or `/var/tmp`) and the node image, which the first test
-//! builds into `$BIVOUAC_STORE` when it is not there. They use `$BIVOUAC`, or else build the binary. Settings with an [`Engine`] use
+//! The tests need root, a disk folder for state (`$BIVOUAC_E2E_DIR`, or `/var/tmp`) and the node images, which the first test
+//! builds into `$BIVOUAC_STORE` when they are not there. They use `$BIVOUAC`, or else build the binary. Settings with an [`Engine`] use
 //! that of `$DOCKER_HOST`, or the machine's, or start a `dockerd`. Clusters of theirs are called `e2e-…`; other clusters of the
 //! machine are left alone.
 //!

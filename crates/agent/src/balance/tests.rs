@@ -210,6 +210,14 @@ impl Balanced {
     }
 }
 
+/// Whether the other side still says what it hears.
+fn echoes(stream: &mut BufReader<TcpStream>) -> bool {
+    let mut echo = [0; 5];
+    stream.get_mut().write_all(b"still").is_ok()
+        && stream.read_exact(&mut echo).is_ok()
+        && &echo == b"still"
+}
+
 /// Whether the other side ended the connection, in whatever way.
 fn has_ended(stream: &mut BufReader<TcpStream>) -> bool {
     match stream.read(&mut [0]) {
@@ -250,10 +258,48 @@ fn it_follows_health_and_closes_what_is_open_to_a_backend_that_goes_out() {
     a.set_healthy(true);
     balanced.says(&a, "back");
     assert_eq!(balanced.connect().0, "a");
-    other.get_mut().write_all(b"still").unwrap();
-    let mut echo = [0; 5];
-    other.read_exact(&mut echo).unwrap();
-    assert_eq!(&echo, b"still", "a backend that comes back takes no connection from another");
+    assert!(echoes(&mut other), "a backend that comes back takes no connection from another");
+}
+
+#[test]
+fn what_is_open_to_the_last_backend_stays_until_there_is_a_better_one() {
+    let world = World::new();
+    let (a, b) = (world.server("a"), world.server("b"));
+    b.set_healthy(false);
+    let balanced = world.balance(&[&a, &b], None);
+    balanced.says(&b, "out");
+    let (name, mut open) = balanced.connect();
+    assert_eq!(name, "a");
+    a.set_healthy(false);
+    let line = balanced.says(&a, "out");
+    assert!(line.ends_with(" is out, and its 1 connections stay: HTTP 503"), "{line}");
+    assert!(echoes(&mut open), "a slow backend is better than none");
+    a.set_healthy(true);
+    balanced.says(&a, "back");
+    assert!(echoes(&mut open));
+    a.set_healthy(false);
+    balanced.says(&a, "out");
+    b.set_healthy(true);
+    balanced.says(&a, "still out, with 1 connections");
+    assert!(has_ended(&mut open));
+    assert_eq!(balanced.connect().0, "b");
+}
+
+#[test]
+fn what_is_open_to_the_last_backend_ends_when_it_refuses() {
+    let world = World::new();
+    let mut a = world.server("a");
+    let balanced = world.balance(&[&a], None);
+    balanced.all_up(1);
+    let (_, mut open) = balanced.connect();
+    a.set_healthy(false);
+    balanced.says(&a, "out, and its 1 connections stay");
+    assert!(echoes(&mut open));
+    a.close();
+    let mut nowhere = BufReader::new(TcpStream::connect(balanced.address).unwrap());
+    assert!(has_ended(&mut nowhere), "nobody is there");
+    balanced.says(&a, "out, with 1 connections: connection refused");
+    assert!(has_ended(&mut open));
 }
 
 #[test]

@@ -78,6 +78,29 @@ proptest! {
     }
 
     #[test]
+    fn the_order_of_stops_outlives_configs_that_follow_each_other(
+        configs in proptest::collection::vec(
+            (pieces(), proptest::collection::vec((0u8..14, 0usize..64), 0..4)), 3..5),
+        deaf in proptest::collection::vec(0usize..12, 1..6),
+    ) {
+        let mut world = World::new(&config_of(&configs[0].0));
+        world.deaf = deaf;
+        world.give(Event::Begin);
+        world.settle();
+        // The world sees to the order of every signal.
+        for (pieces, chances) in &configs[1..] {
+            world.take(&config_of(pieces), &[]);
+            for (choice, pick) in chances {
+                world.chance(*choice, *pick);
+            }
+        }
+        world.give(Event::Stop);
+        while !world.finished && world.wait_for_deadline() {}
+        prop_assert!(world.finished, "{:?}", world.machine.status());
+        prop_assert!(world.running.is_empty());
+    }
+
+    #[test]
     fn what_is_the_same_is_not_touched(graph in pieces(), others in pieces(), touched in 0usize..12) {
         let mut world = World::new(&config_of(&graph));
         world.give(Event::Begin);

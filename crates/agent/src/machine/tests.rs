@@ -139,3 +139,50 @@ fn a_service_that_keeps_failing_starts_at_once_as_another_one() {
     assert_eq!((status.state, status.restarts), (UnitState::Ready, 0));
     assert_eq!(world.machine.phase(), NodePhase::Usable);
 }
+
+#[test]
+fn another_config_or_the_stop_keeps_what_leaves_ahead_of_what_it_needed() {
+    // u1 needs u0 and does not hear.
+    let leaving = |second: &[(u8, Vec<usize>, u8)]| {
+        let mut world = World::new(&config(&[(0, vec![]), (0, vec![0])]));
+        world.deaf = vec![1];
+        world.give(Event::Begin);
+        world.take(&config_of(second), &[]);
+        assert_eq!(world.running, [0, 1]);
+        world
+    };
+    let [same, changed, other] = [0, 1, 2].map(|variant| [(0, vec![], variant)]);
+    for (second, third) in [(&changed, &other), (&same, &changed), (&changed, &same)] {
+        let mut world = leaving(second);
+        world.take(&config_of(third), &[]);
+        assert_eq!(world.running, [0, 1], "u0 waits for the end of u1");
+        world.end("u1", "was terminated (SIGTERM)");
+        assert_eq!(world.machine.phase(), NodePhase::Usable);
+        assert_eq!(world.running, [0], "as another one");
+    }
+    for second in [&changed, &same] {
+        let mut world = leaving(second);
+        world.give(Event::Stop);
+        assert_eq!(world.running, [0, 1], "u0 waits for the end of u1");
+        world.end("u1", "was terminated (SIGTERM)");
+        assert!(world.finished);
+    }
+}
+
+#[test]
+fn configs_that_contradict_each_other_do_not_hinder_the_stop() {
+    // u1 needs u0, and neither hears; then u0 needs u1.
+    let first = config(&[(0, vec![]), (0, vec![0])]);
+    let mut second = config_of(&[(0, vec![], 0), (0, vec![], 1)]);
+    second.services[0].after = vec!["u1".to_owned()];
+    let mut third = config_of(&[(0, vec![], 1), (0, vec![], 1)]);
+    third.services[0].after = vec!["u1".to_owned()];
+    let mut world = World::new(&first);
+    world.deaf = vec![0, 1];
+    world.give(Event::Begin);
+    world.take(&second, &[]);
+    world.take(&third, &[]);
+    world.give(Event::Stop);
+    while !world.finished && world.wait_for_deadline() {}
+    assert!(world.finished, "{:?}", world.machine.status());
+}

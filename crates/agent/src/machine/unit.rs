@@ -109,6 +109,11 @@ impl Unit {
         }
     }
 
+    /// Whether the config wants its process or work as it is.
+    pub(super) fn is_wanted(&self) -> bool {
+        matches!(self.next, Next::Rest | Next::Launch)
+    }
+
     pub(super) fn is_being_stopped(&self) -> bool {
         self.retiring.is_some() || self.state == UnitState::Stopping
     }

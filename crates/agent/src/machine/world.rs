@@ -1,6 +1,6 @@
 //! The world around a machine in tests: random configs, processes, questions and a clock.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 
@@ -56,6 +56,8 @@ pub(super) struct World {
     pub(super) ever: BTreeSet<UnitId>,
     pub(super) finished: bool,
     pub(super) deaf: Vec<UnitId>,
+    /// What each process needs, by the last config that wanted it as it is.
+    needs: BTreeMap<UnitId, Vec<UnitId>>,
 }
 
 impl World {
@@ -65,13 +67,16 @@ impl World {
         let (prepared, ever) = (BTreeSet::new(), BTreeSet::new());
         let now = Duration::ZERO;
         let finished = false;
-        let mut world = Self { machine, now, running, open, prepared, ever, finished, deaf };
+        let needs = BTreeMap::new();
+        let mut world =
+            Self { machine, now, running, open, prepared, ever, finished, deaf, needs };
         let mut none = VecDeque::new();
         effects.into_iter().for_each(|effect| world.see(effect, &mut none));
         world
     }
 
     pub(super) fn take(&mut self, config: &NodeConfig, touched: &[Utf8PathBuf]) {
+        self.note_needs();
         let effects = self.machine.update(self.now, config, touched);
         let mut pending = VecDeque::new();
         effects.into_iter().for_each(|effect| self.see(effect, &mut pending));
@@ -97,6 +102,27 @@ impl World {
         let id = self.machine.service(name).unwrap();
         self.running.retain(|other| *other != id);
         self.give(Event::Ended { unit: id, how: how.to_owned(), last_line: None });
+    }
+
+    fn note_needs(&mut self) {
+        let ids = self.machine.units.ids().into_iter();
+        for id in ids.filter(|id| self.machine.units[*id].is_wanted()) {
+            self.needs.insert(id, self.machine.units[id].after.clone());
+        }
+    }
+
+    /// Nothing that runs, is stopped too and needs this one is left.
+    fn check_order(&self, id: UnitId) {
+        let unit = &self.machine.units[id];
+        if unit.next == unit::Next::Launch {
+            return;
+        }
+        for other in self.running.iter().filter(|other| **other != id) {
+            let user = &self.machine.units[*other];
+            let needs = if user.is_wanted() { &user.after } else { &self.needs[other] };
+            let is_stopped_too = self.machine.stopping || user.is_being_stopped();
+            assert!(!is_stopped_too || !needs.contains(&id), "{id} is stopped before {other}");
+        }
     }
 
     pub(super) fn give(&mut self, event: Event) {
@@ -152,9 +178,8 @@ impl World {
             }
             Effect::Ask { unit, round } => self.open.push((unit, round)),
             Effect::Signal(unit, signal) => {
-                if self.machine.stopping && signal != Signal::Kill {
-                    let dependents = &self.machine.units[unit].dependents;
-                    assert!(dependents.iter().all(|id| state(id) == UnitState::Stopped));
+                if signal != Signal::Kill {
+                    self.check_order(unit);
                 }
                 if signal == Signal::Kill || !self.deaf.contains(&unit) {
                     self.running.retain(|id| *id != unit);

@@ -93,7 +93,14 @@ async fn start_all(global: &Global, asked: &Start) -> Result<ExitCode, Problems>
     let state = open_state(global);
     let mut problems: Vec<Problem> = Vec::new();
     for name in state.clusters()? {
-        let Some(known) = state.read(&name)? else { continue };
+        let known = match state.read(&name) {
+            Ok(Some(known)) => known,
+            Ok(None) => continue,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
         let cluster = &known.applied.cluster;
         match bring_up(global, cluster, "start", BTreeSet::new(), &asked.follow).await {
             Ok(shown) => drop(tell(&shown, asked.output)?),

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bivouac_engine::{Reporter, StopRequest, stop};
+use bivouac_engine::{Event, Reporter, StopRequest, stop};
 use bivouac_plan::Action;
 use bivouac_provider::fake::{Injection, When};
 use bivouac_spec::Cluster;
 use bivouac_spec::cluster::{NodeGroup, Role};
 use bivouac_spec::quantity::Bytes;
 
-use crate::bench::Bench;
+use crate::bench::{Bench, keeping};
 
 /// One cluster becomes another.
 struct Case {
@@ -77,6 +77,44 @@ async fn a_change_that_fails_at_any_call_is_finished_by_the_next_run() {
     }
 }
 
+#[tokio::test]
+async fn a_change_that_fails_can_be_taken_back() {
+    for case in CASES.iter().filter(|case| case.both_ways) {
+        let calls = changed(case, false, None).await;
+        for call in 0..calls {
+            let mut bench = Bench::new();
+            bench.cluster.spec.nodes[1].count = 1;
+            let before = bench.cluster.clone();
+            bench.up().await.unwrap();
+            (case.change)(&mut bench.cluster);
+            bench.fake.inject(Some(Injection { call, when: When::After }));
+            let failed = bench.up().await.is_err();
+            bench.fake.inject(None);
+            let made: BTreeSet<_> = bench.observed().await.remove(0).nodes.into_keys().collect();
+            bench.cluster = before;
+            let (reporter, events) = keeping();
+            bench
+                .up_telling(&reporter)
+                .await
+                .unwrap_or_else(|problems| panic!("{call}: {problems}"));
+            bench.assert_whole().await;
+            // Whoever was made may be a member, and is let go before it is removed.
+            let events = events.lock().unwrap();
+            let told = |word: &str, node: &str| {
+                events.iter().any(|event| match event {
+                    Event::Working { what } => what.contains(word) && what.ends_with(node),
+                    _ => false,
+                })
+            };
+            let made =
+                made.iter().filter(|node| failed && node.as_str().starts_with("control-plane-"));
+            for node in made.filter(|node| node.as_str() != "control-plane-0") {
+                assert!(told("drain", node.as_str()), "call {call}: {node}: {events:?}");
+            }
+        }
+    }
+}
+
 /// Makes a cluster, changes it with this failure, and finishes that. Gives the number of calls.
 async fn changed(case: &Case, reverse: bool, injection: Option<Injection>) -> usize {
     let mut bench = Bench::new();
@@ -102,7 +140,7 @@ async fn changed(case: &Case, reverse: bool, injection: Option<Injection>) -> us
     assert_eq!(bench.up().await.unwrap().actions, [], "{name}");
     assert_eq!(world(&bench).await, whole, "{name}");
     let state = bench.state().read(bench.cluster.name()).unwrap().unwrap();
-    assert_eq!(state.applied.completed.unwrap().cluster, bench.cluster, "{name}");
+    assert_eq!(*state.applied.completed.unwrap(), bench.cluster, "{name}");
     bench.down().await.unwrap();
     bench.assert_gone().await;
     calls

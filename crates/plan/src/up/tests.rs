@@ -41,8 +41,15 @@ impl World {
     }
 
     fn addresses(&self, cluster: &Cluster) -> Addresses {
-        let existing = self.applied.as_ref().map(|applied| &applied.addresses);
-        assign_addresses(cluster, &self.facts.occupied, existing).unwrap()
+        let existing = self.applied.as_ref().map(|applied| {
+            let mut addresses = applied.addresses.clone();
+            let members = applied.members.iter();
+            addresses
+                .nodes
+                .extend(members.map(|(name, one)| (name.clone(), one.addresses.clone())));
+            addresses
+        });
+        assign_addresses(cluster, &self.facts.occupied, existing.as_ref()).unwrap()
     }
 
     fn plan(&self, cluster: &Cluster) -> Plan {
@@ -81,10 +88,15 @@ impl World {
         assert!(plan.check().is_ok(), "{plan:?}");
         let (addresses, records) = (self.addresses(cluster), self.records(cluster));
         let joined = joined(cluster, self.applied.as_ref(), self.observed.as_ref());
-        let completed = self.applied.take().and_then(|applied| applied.completed);
-        let applied = Applied { cluster: cluster.clone(), addresses, joined, completed };
-        self.applied =
-            Some(if steps >= plan.actions.len() { applied.completed() } else { applied });
+        let before = self.applied.take();
+        let mut applied = Applied { joined, ..Applied::new(cluster.clone(), addresses) };
+        if steps >= plan.actions.len() {
+            applied.completed = Some(Box::new(cluster.clone()));
+        } else if let Some(before) = before {
+            applied.members.extend(before.members);
+            applied.completed = before.completed;
+        }
+        self.applied = Some(applied);
         let nodes = BTreeMap::new();
         let (name, remains) = (cluster.name().clone(), Vec::new());
         let empty = ObservedCluster { name, networks: Vec::new(), nodes, remains };
@@ -105,7 +117,10 @@ impl World {
                 Action::UpdateNode { node, .. } => {
                     observed.nodes.get_mut(node).unwrap().record = Some(records[node].clone());
                 }
-                Action::DestroyNode { node, .. } => drop(observed.nodes.remove(node).unwrap()),
+                Action::DestroyNode { node, .. } => {
+                    observed.nodes.remove(node);
+                    self.applied.iter_mut().for_each(|applied| drop(applied.members.remove(node)));
+                }
                 other => panic!("{other:?} is not for up"),
             }
         }

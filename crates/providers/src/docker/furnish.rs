@@ -1,6 +1,7 @@
 //! What is put into a container before it starts: the node config, and what the agent must know of its ground.
 
 use std::io;
+use std::net::IpAddr;
 
 use bivouac_provider::NodeRequest;
 use bivouac_spec::Problem;
@@ -40,8 +41,13 @@ pub(super) fn ground(request: &NodeRequest, machine_id: &str) -> Ground {
         machine_id: machine_id.to_owned(),
         hosts: render_hosts(&request.cluster, &request.node, &request.addresses),
         routes: routes.collect(),
-        resolver: request.addresses.nodes.get(&request.node).map(NodeAddresses::primary),
+        resolver: request.addresses.nodes.get(&request.node).map(resolver),
     }
+}
+
+/// The address at which the node offers the engine's DNS server, which listens on IPv4 alone: one of that family where there is one.
+fn resolver(own: &NodeAddresses) -> IpAddr {
+    own.addresses.iter().copied().find(IpAddr::is_ipv4).unwrap_or_else(|| own.primary())
 }
 
 /// Both documents, each with its place in the node.
@@ -107,6 +113,7 @@ pub(super) fn new_machine_id() -> Result<String, Problem> {
 mod tests {
     use super::*;
     use crate::docker::samples;
+    use bivouac_spec::network::Families;
     use std::io::Read as _;
 
     #[test]
@@ -122,6 +129,17 @@ mod tests {
         let routes: Vec<_> =
             routes.iter().map(|route| format!("{} {}", route.to, route.via)).collect();
         assert_eq!(routes, ["10.244.1.0/24 10.89.7.3", "fd00:244:0:1::/64 fd00:89::3"]);
+    }
+
+    #[test]
+    fn names_are_asked_for_over_ipv4_whichever_family_is_preferred() {
+        let mut own = samples::dual_stack(1).nodes.into_values().next().unwrap();
+        let [ipv4, ipv6] = [own.addresses.primary, own.addresses.secondary.unwrap()];
+        assert_eq!(resolver(&own), ipv4);
+        own.addresses = Families { primary: ipv6, secondary: Some(ipv4) };
+        assert_eq!(resolver(&own), ipv4);
+        own.addresses = Families::single(ipv6);
+        assert_eq!(resolver(&own), ipv6);
     }
 
     #[test]

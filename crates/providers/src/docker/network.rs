@@ -64,7 +64,7 @@ pub(super) async fn check(
         let volume = volumes.volumes.iter().flatten().find(|volume| volume.name == name);
         refuse_strange("volume", &name, volume.map(|it| &it.labels), provider, cluster)?;
     }
-    check_ports(engine, request, &containers)?;
+    check_ports(engine.local.is_some(), request, &containers)?;
     if let Some(found) = &found {
         let labels = found.labels.clone().unwrap_or_default();
         let name = names::network(cluster);
@@ -153,32 +153,27 @@ fn refuse_strange(
     )))
 }
 
-/// Host ports that somebody else has. Those of nodes that run are their own.
+/// Host ports that somebody else has. Those that the node's own container publishes are not asked about. `is_local`: the engine runs
+/// on this machine, so that ports can be tried here.
 fn check_ports(
-    engine: &Engine,
+    is_local: bool,
     request: &NetworkRequest,
     containers: &[ContainerSummary],
 ) -> Result<(), Problem> {
-    let own: BTreeSet<String> = request
-        .ports
-        .iter()
-        .map(|port| names::node(&request.cluster, &port.node))
-        .filter(|name| containers.iter().any(|it| is_called(it, name) && is_running(it)))
-        .collect();
     for port in &request.ports {
-        if own.contains(&names::node(&request.cluster, &port.node)) {
+        let Some(number) = port.host_port else { continue };
+        let name = names::node(&request.cluster, &port.node);
+        let own = containers.iter().find(|it| is_called(it, &name) && is_running(it));
+        if own.is_some_and(|own| publishes(own, port, number)) {
             continue;
         }
-        let Some(number) = port.host_port else { continue };
         let holder = containers.iter().find(|container| publishes(container, port, number));
         if let Some(holder) = holder {
             let name = holder.names.iter().flatten().next().map_or("?", |name| name.as_str());
             let holder = format!("container {}", name.trim_start_matches('/'));
             return Err(taken_by(port, number, &holder));
         }
-        if engine.local.is_some()
-            && let Err(error) = try_bind(port, number)
-        {
+        if is_local && let Err(error) = try_bind(port, number) {
             return Err(not_bound(&request.cluster, port, number, &error));
         }
     }
@@ -279,6 +274,40 @@ mod tests {
         insta::assert_json_snapshot!(problem);
         let problem = ask(Some(&names::labels("compose", &demo))).unwrap_err();
         assert!(problem.message.ends_with("is cluster demo of provider compose"));
+    }
+
+    #[test]
+    fn a_node_that_runs_has_only_the_ports_that_it_publishes() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = held.local_addr().unwrap().port();
+        let container = |name: &str, number| ContainerSummary {
+            names: Some(vec![format!("/{name}")]),
+            state: Some(bollard::models::ContainerSummaryStateEnum::RUNNING),
+            ports: Some(vec![bollard::models::PortSummary {
+                ip: Some("127.0.0.1".to_owned()),
+                private_port: 80,
+                public_port: Some(number),
+                typ: Some(PortSummaryTypeEnum::TCP),
+            }]),
+            ..ContainerSummary::default()
+        };
+        let request = NetworkRequest {
+            cluster: "demo".parse().unwrap(),
+            addresses: crate::samples::addresses(1),
+            ports: vec![PublishedPort { host_port: Some(number), ..port("127.0.0.1") }],
+        };
+        let node = names::node(&request.cluster, &request.ports[0].node);
+        let check = |is_local, containers: &[ContainerSummary]| {
+            check_ports(is_local, &request, containers).map_err(|problem| problem.message)
+        };
+        assert_eq!(check(true, &[container(&node, number)]), Ok(()));
+        let others = number ^ 1;
+        assert_eq!(check(false, &[container(&node, others)]), Ok(()));
+        let holder = container("other", number);
+        let said = check(false, &[container(&node, others), holder]).unwrap_err();
+        assert!(said.ends_with("is taken by container other"), "{said}");
+        let said = check(true, &[container(&node, others)]).unwrap_err();
+        assert!(said.ends_with("is taken by a program of the host"), "{said}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Making a node that runs what it is to be now.
 //!
 //! ```text
-//! record: being changed ─▶ config and ground delivered ─▶ limits ─▶ bivouac agent apply ─▶ record: as wanted
+//! memory in use ─▶ record: being changed ─▶ config and ground delivered ─▶ limits ─▶ bivouac agent apply ─▶ record: as wanted
 //! ```
 //!
 //! Whatever ends it on the way, the record differs from what is wanted, and the next call does all of it again. What a container
@@ -9,7 +9,9 @@
 
 use bivouac_spec::cluster::Resources;
 use bivouac_spec::facts::Aspect;
+use bivouac_spec::node::NodeStatus;
 use bivouac_spec::node::stream::Answer;
+use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{NodeRecord, Problem};
 use bollard::models::{ContainerInspectResponse, ContainerUpdateBody, HostConfig, SystemInfo};
 use futures::future::BoxFuture;
@@ -21,6 +23,7 @@ use super::names;
 use super::node::ended;
 use super::problem::{OrProblem as _, failed};
 use super::record::{Records, unfinished};
+use crate::memory;
 
 /// What a container keeps for its whole life.
 pub(super) const REMAKES_FOR: [Aspect; 2] = [Aspect::Image, Aspect::Ports];
@@ -78,6 +81,7 @@ impl Making<'_> {
     ) -> Result<(), Problem> {
         let (records, wanted) = (self.records(), self.request.record());
         let id = container.id.as_deref().unwrap_or_default();
+        self.check_memory(container).await?;
         records.write(id, &unfinished(&wanted)).await?;
         deliver.await?;
         self.limit(container).await?;
@@ -92,6 +96,14 @@ impl Making<'_> {
         Room { docker: self.engine.docker.clone(), container, node: node.clone() }
     }
 
+    /// Refuses less memory than the node uses: where the kernel does not refuse it, it ends processes until it holds.
+    async fn check_memory(&self, container: &ContainerInspectResponse) -> Result<(), Problem> {
+        let before = container.host_config.as_ref().and_then(|host| host.memory);
+        let Some(limit) = lowered(self.request.resources, before) else { return Ok(()) };
+        let used = self.room().memory_in_use().await?;
+        memory::check("docker", self.request.node.as_str(), Some(limit), used)
+    }
+
     async fn limit(&self, container: &ContainerInspectResponse) -> Result<(), Problem> {
         let message = format!("the limits of node {} cannot be changed", self.request.node);
         let info = self.engine.info().await.or_problem("limits", &message)?;
@@ -100,6 +112,12 @@ impl Making<'_> {
         let id = container.id.as_deref().unwrap_or_default();
         self.engine.docker.update_container(id, body).await.or_problem("limits", message)
     }
+}
+
+/// The limit of memory, if it is a lower one than before, when there may have been none.
+fn lowered(wanted: Resources, before: Option<i64>) -> Option<Bytes> {
+    let before = before.and_then(|before| u64::try_from(before).ok()).filter(|before| *before > 0);
+    wanted.memory.filter(|wanted| before.is_none_or(|before| wanted.0 < before))
 }
 
 /// The limits that an engine is asked for. It takes none away again: then they become all that its machine has.
@@ -127,22 +145,36 @@ fn limits(
 impl Room {
     /// Makes the agent take the config that was put in place.
     async fn apply(&self) -> Result<(), Problem> {
+        let message = format!("node {} does not take its new config", self.node);
+        self.ask("apply", &message).await.map(drop)
+    }
+
+    /// Bytes of memory that the node uses and that cannot be taken from it. `None` where nobody counts, or its agent tells nothing of
+    /// it.
+    async fn memory_in_use(&self) -> Result<Option<u64>, Problem> {
+        let message = format!("node {} does not tell how much memory it uses", self.node);
+        let shown = self.ask("status", &message).await?;
+        let status: NodeStatus = serde_json::from_str(&shown).or_problem("status", message)?;
+        Ok(status.usage.and_then(|usage| usage.memory))
+    }
+
+    /// Runs a command of the agent to its end, and gives what it shows.
+    async fn ask(&self, command: &str, message: &str) -> Result<String, Problem> {
         let manner = Manner { answers: false, input: false };
-        let mut running = self.run(["apply".to_owned()], manner).await?;
-        let message = || format!("node {} does not take its new config", self.node);
+        let mut running = self.run([command.to_owned()], manner).await?;
         let (mut said, mut shown) = (String::new(), String::new());
         let read = futures::join!(
             running.stderr.read_to_string(&mut said),
             running.stdout.read_to_string(&mut shown)
         );
-        read.0.and(read.1).or_problem("apply", message())?;
+        read.0.and(read.1).or_problem(command, message)?;
         if ended(running.end).await? == 0 {
-            return Ok(());
+            return Ok(shown);
         }
         match said.lines().find_map(Answer::parse) {
             Some(Answer::Problem(problem)) => Err(localized(problem)),
             _ => {
-                let mut problem = failed("apply", message());
+                let mut problem = failed(command, message);
                 problem.causes.push(said.trim().to_owned());
                 Err(problem)
             }
@@ -154,7 +186,7 @@ impl Room {
 mod tests {
     use super::*;
     use crate::docker::samples;
-    use bivouac_spec::quantity::{Bytes, Cpus};
+    use bivouac_spec::quantity::Cpus;
 
     #[test]
     fn only_what_a_container_keeps_makes_another() {
@@ -173,6 +205,21 @@ mod tests {
         assert_eq!(after(&|it| it.ports.clear()), Change::Remake);
         assert_eq!(change(Some(&unfinished(&record)), &record), Change::InPlace);
         assert_eq!(change(None, &record), Change::Remake);
+    }
+
+    #[test]
+    fn only_less_memory_than_before_is_asked_about() {
+        let wanted = |memory: Option<u64>| Resources { cpus: None, memory: memory.map(Bytes) };
+        for (memory, before, asked) in [
+            (None, Some(4), None),
+            (Some(4), Some(4), None),
+            (Some(5), Some(4), None),
+            (Some(3), Some(4), Some(3)),
+            (Some(3), Some(0), Some(3)),
+            (Some(3), None, Some(3)),
+        ] {
+            assert_eq!(lowered(wanted(memory), before), asked.map(Bytes));
+        }
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use bivouac_spec::Problem;
 use bivouac_spec::cluster::Resources;
-use bivouac_spec::quantity::Bytes;
 use bivouac_sys::cgroup::{Cgroup, Limits};
 use bivouac_sys::machine::View;
 
-use super::problem::{OrProblem as _, failed};
+use super::problem::OrProblem as _;
+use crate::memory;
+
+/// This provider, as codes of problems name it.
+const PROVIDER: &str = "linux";
 
 /// The limits of a node's control group.
 pub(super) fn limits(resources: Resources) -> Limits {
@@ -27,10 +30,7 @@ pub(super) fn view(resources: Resources) -> View {
 
 /// Refuses less memory than a node that runs cannot do without. `label` names the node.
 pub(super) fn check(group: &Cgroup, label: &str, resources: Resources) -> Result<(), Problem> {
-    match (resources.memory, in_use(group, label)?) {
-        (Some(memory), Some(used)) if used > memory.0 => Err(too_little(label, memory, used)),
-        _ => Ok(()),
-    }
+    memory::check(PROVIDER, label, resources.memory, in_use(group, label)?)
 }
 
 /// Limits a node that runs.
@@ -38,7 +38,7 @@ pub(super) fn set(group: &Cgroup, label: &str, resources: Resources) -> Result<(
     match (group.set_limits(limits(resources)), resources.memory) {
         (Err(error), Some(memory)) if error.is_busy() => {
             let used = in_use(group, label)?.unwrap_or_default();
-            Err(too_little(label, memory, used).because(&error))
+            Err(memory::too_little(PROVIDER, label, memory, used).because(&error))
         }
         (other, _) => other.or_problem("limits", cannot(label)).map_err(|problem| {
             problem.help("look whether something in the node, such as a pod, has a higher limit")
@@ -54,23 +54,10 @@ fn cannot(label: &str) -> String {
     format!("the limits of node {label} cannot be changed")
 }
 
-/// Both are told in the same unit.
-fn too_little(label: &str, limit: Bytes, used: u64) -> Problem {
-    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
-    let message = format!(
-        "node {label} cannot be limited to {} MiB of memory: it uses {} MiB",
-        mebibytes(limit.0),
-        mebibytes(used)
-    );
-    failed("memory_in_use", message).help(
-        "choose a larger `resources.memory` in the cluster file, or stop something in the node",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bivouac_spec::quantity::Cpus;
+    use bivouac_spec::quantity::{Bytes, Cpus};
 
     #[test]
     fn a_part_of_a_processor_is_seen_as_one() {
@@ -80,12 +67,5 @@ mod tests {
             assert_eq!(view(resources), expected);
         }
         assert_eq!(view(Resources::default()), View::default());
-    }
-
-    #[test]
-    fn both_numbers_are_told() {
-        let problem = too_little("demo/worker-0", Bytes(512 << 20), (700 << 20) + 1);
-        let text = "node demo/worker-0 cannot be limited to 512 MiB of memory: it uses 701 MiB";
-        assert_eq!(problem.message, text);
     }
 }

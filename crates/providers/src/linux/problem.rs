@@ -45,7 +45,7 @@ pub(super) fn acquire(
 /// The node was made and does not run.
 pub(super) fn not_running(cluster: &ClusterName, node: &NodeName) -> Problem {
     failed("not_running", format_args!("node {node} of cluster {cluster} does not run"))
-        .help(format!("start it with `bivouac start -c {cluster}`"))
+        .help(format!("start it with `bivouac start {cluster}`"))
 }
 
 /// One problem of several.
@@ -63,6 +63,13 @@ pub(super) fn join(mut problems: Vec<Problem>) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_advice_is_a_command_that_there_is() {
+        let problem = not_running(&"demo".parse().unwrap(), &"worker-0".parse().unwrap());
+        assert_eq!(problem.message, "node worker-0 of cluster demo does not run");
+        assert_eq!(problem.help.as_deref(), Some("start it with `bivouac start demo`"));
+    }
 
     #[test]
     fn only_a_held_lock_is_anothers() {

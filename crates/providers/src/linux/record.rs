@@ -39,7 +39,7 @@ pub(super) struct NodeRecord {
 
 impl NodeRecord {
     /// The format that this version writes and reads.
-    pub(super) const FORMAT: u32 = 1;
+    pub(super) const FORMAT: u32 = 2;
 
     /// Reads it; `None` if there is none, or it is damaged. One of another format is an error.
     pub(super) fn read(folder: &NodeFolder) -> Result<Option<Self>, Problem> {
@@ -156,11 +156,16 @@ mod tests {
         assert_eq!(NodeRecord::read(&folder), Ok(Some(record)));
         let mode = std::fs::metadata(folder.record()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        std::fs::write(folder.record(), "{\"format\": 99, \"new\": true}").unwrap();
-        let problem = NodeRecord::read(&folder).unwrap_err();
-        assert_eq!((problem.code.as_str(), problem.class), ("provider.linux.format", Class::Usage));
-        assert!(problem.help.unwrap().contains(env!("CARGO_PKG_VERSION")));
-        for damaged in ["{", "{\"format\": 1}", ""] {
+        for other in
+            ["{\"format\": 1, \"address\": \"10.89.0.2\"}", "{\"format\": 99, \"new\": true}"]
+        {
+            std::fs::write(folder.record(), other).unwrap();
+            let problem = NodeRecord::read(&folder).unwrap_err();
+            assert_eq!(problem.code, "provider.linux.format");
+            assert_eq!(problem.class, Class::Usage);
+            assert!(problem.help.unwrap().contains(env!("CARGO_PKG_VERSION")));
+        }
+        for damaged in ["{", "{\"format\": 2}", ""] {
             std::fs::write(folder.record(), damaged).unwrap();
             assert_eq!(NodeRecord::read(&folder), Ok(None));
         }

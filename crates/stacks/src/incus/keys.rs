@@ -45,7 +45,7 @@ impl Secrets {
     }
 }
 
-/// Makes what is missing, and forgets who is gone.
+/// Makes what is missing. Who is gone is not forgotten: it may be a member as long as its node is there, and the others trust this certificate.
 pub(super) fn ensure(
     existing: Option<Keys>,
     layout: &Layout<'_>,
@@ -68,19 +68,17 @@ pub(super) fn ensure(
             (cluster, client()?, client()?, BTreeMap::new())
         }
     };
-    let mut members = BTreeMap::new();
     for member in &layout.members {
         let name = member.name();
-        let issued = match known.remove(name) {
-            Some(issued) => issued,
-            None => make(&LeafRequest {
+        if !known.contains_key(name) {
+            let issued = make(&LeafRequest {
                 addresses: vec![member.address],
                 ..request(name.as_str(), Usage::ServerAndClient)
-            })?,
-        };
-        members.insert(name.clone(), issued);
+            })?;
+            known.insert(name.clone(), issued);
+        }
     }
-    let secrets = Secrets { cluster, client, joiner, members };
+    let secrets = Secrets { cluster, client, joiner, members: known };
     Ok(Keys(serde_json::to_value(secrets).expect("keys have string keys only")))
 }
 

@@ -22,7 +22,7 @@ const COME: &str = include_str!("scripts/come.sh");
 pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
     match change {
         Change::Joins(node) => layout.member(node).map(|member| comes(layout, member)),
-        Change::Leaves(node) => layout.member(node).map(|member| leaves(layout, member)),
+        Change::Leaves(member) => Some(leaves(layout, &member.spec.name)),
         Change::Changed(_) => None,
     }
     .into_iter()
@@ -42,11 +42,11 @@ fn comes(layout: &Layout<'_>, member: &Member) -> Step {
     }
 }
 
-fn leaves(layout: &Layout<'_>, member: &Member) -> Step {
-    let name = member.name();
+fn leaves(layout: &Layout<'_>, name: &NodeName) -> Step {
+    let others = layout.members.iter().map(|member| member.name()).filter(|other| *other != name);
     Step {
         name: format!("move the instances of {name} and take it out of the cluster"),
-        nodes: others(layout, member),
+        nodes: others.cloned().collect(),
         command: shell("leave", LEAVE, &[name.as_str()]),
         environment: Default::default(),
         patience: MOVE,

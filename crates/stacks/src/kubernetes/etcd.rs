@@ -8,8 +8,9 @@
 //!
 //! A learner counts for nothing until it has what the others have: one that does not come up costs the others no majority.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
+use bivouac_spec::NodeName;
 use bivouac_spec::node::{File, Service, Task};
 
 use super::command::{Command, after, run};
@@ -95,13 +96,15 @@ pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
 fn members(layout: &Layout<'_>, member: &Member) -> String {
     if !layout.has_joined(member) {
         let founders = layout.control_planes().filter(|member| !layout.has_joined(member));
-        let founders = founders.map(|member| format!("{}={}", member.name(), peer_url(member)));
+        let founders =
+            founders.map(|member| format!("{}={}", member.name(), peer_url(member.address())));
         return format!(
             "export ETCD_INITIAL_CLUSTER='{}' ETCD_INITIAL_CLUSTER_STATE=new\n",
             join(founders)
         );
     }
-    let exports = beside(layout, member).map(|(name, value)| format!("export {name}='{value}'\n"));
+    let exports =
+        beside(layout, member.name()).map(|(name, value)| format!("export {name}='{value}'\n"));
     format!(
         "{exports}\
          etcdctl='{programs}/etcdctl' data='{data}' self='{name}' peer='{peer}'\n\
@@ -110,14 +113,14 @@ fn members(layout: &Layout<'_>, member: &Member) -> String {
         programs = versions::PROGRAMS,
         data = places::ETCD_DATA,
         name = member.name(),
-        peer = peer_url(member),
+        peer = peer_url(member.address()),
         JOIN = JOIN.trim_start(),
     )
 }
 
 /// etcd.
 pub(super) fn service(layout: &Layout<'_>, member: &Member) -> Service {
-    let (client, peer) = (client_url(member), peer_url(member));
+    let (client, peer) = (client_url(member), peer_url(member.address()));
     let (certificate, key) = pair("etcd/server");
     let (peer_certificate, peer_key) = pair("etcd/peer");
     let authority = format!("{PKI}/etcd/ca.crt");
@@ -173,8 +176,8 @@ pub(super) fn ready(layout: &Layout<'_>, member: &Member) -> Vec<String> {
 }
 
 /// For etcdctl in a control plane: the members beside this one, any of which answers.
-pub(super) fn beside(layout: &Layout<'_>, member: &Member) -> [(&'static str, String); 4] {
-    let others = layout.control_planes().filter(|other| other.name() != member.name());
+pub(super) fn beside(layout: &Layout<'_>, name: &NodeName) -> [(&'static str, String); 4] {
+    let others = layout.control_planes().filter(|other| other.name() != name);
     let (certificate, key) = pair("etcd/server");
     [
         ("ETCDCTL_ENDPOINTS", join(others.map(client_url))),
@@ -189,6 +192,6 @@ fn client_url(member: &Member) -> String {
 }
 
 /// Where other members find this one, and by what it is known in the list of members.
-pub(super) fn peer_url(member: &Member) -> String {
-    format!("https://{}", SocketAddr::new(member.address(), 2380))
+pub(super) fn peer_url(address: IpAddr) -> String {
+    format!("https://{}", SocketAddr::new(address, 2380))
 }

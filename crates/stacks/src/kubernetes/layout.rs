@@ -165,11 +165,6 @@ impl<'a> Layout<'a> {
         self.first().name() == member.name()
     }
 
-    /// The member of this name.
-    pub(super) fn member(&self, name: &NodeName) -> Option<&Member> {
-        self.members.iter().find(|member| member.name() == name)
-    }
-
     /// Whether the member came to a cluster that was there already.
     pub(super) fn has_joined(&self, member: &Member) -> bool {
         self.joined.contains(member.name())

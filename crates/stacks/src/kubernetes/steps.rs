@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use bivouac_spec::cluster::{Bootstrap, Cluster, Taint, TaintEffect};
+use bivouac_spec::cluster::{Bootstrap, Cluster, Role, Taint, TaintEffect};
+use bivouac_spec::facts::Member as Leaving;
 use bivouac_spec::{NodeName, node::config::Environment};
 
-use super::layout::{Layout, Member, all_taints};
+use super::layout::{Layout, all_taints};
 use super::{etcd, places};
 use crate::stack::{Change, Step};
 
@@ -23,19 +24,27 @@ found=$(kubectl --server="$api" get node "$node" --ignore-not-found --output=nam
 [ -n "$found" ] || exit 0
 kubectl --server="$api" cordon "$node"
 set -- drain "$node" --ignore-daemonsets --delete-emptydir-data --timeout="$patience"
-if ! kubectl --server="$api" get --raw "/api/v1/nodes/$node/proxy/healthz" --request-timeout=5s > /dev/null 2>&1; then
+ready=$(kubectl --server="$api" get node "$node" --output=jsonpath='{.status.conditions[?(@.type=="Ready")].status}')
+if [ "$ready" != True ] && ! kubectl --server="$api" get --raw "/api/v1/nodes/$node/proxy/healthz" --request-timeout=5s > /dev/null 2>&1; then
   exec kubectl --server="$api" "$@" --force --disable-eviction --grace-period=0
 fi
 kubectl --server="$api" "$@" && exit
 kubectl --server="$api" get poddisruptionbudgets --all-namespaces --output=jsonpath='{range .items[?(@.status.disruptionsAllowed==0)]}PodDisruptionBudget {.metadata.namespace}/{.metadata.name} allows no disruption: {.status.currentHealthy} pods are healthy, {.status.desiredHealthy} must be{"\n"}{end}' >&2
 exit 1"#;
 
-/// Members are known by where others find them: one that has never run has no name.
+/// Members are known by where others find them: one that has never run has no name. For five seconds after members have found each
+/// other etcd lets nobody go (`etcdserver: unhealthy cluster`).
 const MEMBER_SCRIPT: &str = r#"set -eu
 peer=$1
 members=$(etcdctl member list)
 while IFS=', ' read -r id status name url rest; do
-  if [ "$url" = "$peer" ]; then etcdctl member remove "$id"; fi
+  [ "$url" = "$peer" ] || continue
+  until said=$(etcdctl member remove "$id" 2>&1); do
+    case $said in
+      *"unhealthy cluster"*) sleep 0.5 ;;
+      *) echo "$said" >&2; exit 1 ;;
+    esac
+  done
 done <<END
 $members
 END"#;
@@ -58,36 +67,35 @@ done"#;
 pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
     match change {
         Change::Joins(_) => Vec::new(),
-        Change::Leaves(node) => {
-            layout.member(node).map_or_else(Vec::new, |member| leaves(layout, member))
-        }
+        Change::Leaves(member) if member.spec.role == Role::Balancer => Vec::new(),
+        Change::Leaves(member) => leaves(layout, member),
         Change::Changed(before) => changed(layout, before),
     }
 }
 
-fn leaves(layout: &Layout<'_>, member: &Member) -> Vec<Step> {
-    let (name, api) = (member.name(), api(layout));
+fn leaves(layout: &Layout<'_>, member: &Leaving) -> Vec<Step> {
+    let (name, api) = (&member.spec.name, api(layout));
     let (node, patience) = (name.to_string(), format!("{}s", DRAIN.as_secs()));
     let drain = Step {
         patience: DRAIN + QUICK,
         help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again"
             .to_owned(),
-        ..step(layout, member, format!("drain node {name}"), &[DRAIN_SCRIPT, &api, &node, &patience])
+        ..step(layout, name, format!("drain node {name}"), &[DRAIN_SCRIPT, &api, &node, &patience])
     };
     let mut steps = vec![drain];
-    if member.is_control_plane() && layout.settings.bootstrap == Bootstrap::Services {
-        let peer = etcd::peer_url(member);
+    if member.spec.role == Role::ControlPlane && layout.settings.bootstrap == Bootstrap::Services {
+        let peer = etcd::peer_url(member.addresses.primary());
         let title = format!("take {name} out of etcd");
         steps.push(Step {
-            environment: set(etcd::beside(layout, member)),
+            environment: set(etcd::beside(layout, name)),
             help: "most of the members of etcd must run: bring the other control planes back first"
                 .to_owned(),
-            ..step(layout, member, title, &[MEMBER_SCRIPT, &peer])
+            ..step(layout, name, title, &[MEMBER_SCRIPT, &peer])
         });
     }
     let title = format!("remove Node {name}");
     let script = r#"exec kubectl --server="$1" delete node "$2" --ignore-not-found"#;
-    steps.push(step(layout, member, title, &[script, &api, &node]));
+    steps.push(step(layout, name, title, &[script, &api, &node]));
     steps
 }
 
@@ -102,8 +110,7 @@ fn changed(layout: &Layout<'_>, before: &Cluster) -> Vec<Step> {
         }
         let mut arguments = vec![TAINT_SCRIPT, &api, name.as_str()];
         arguments.extend(changes.iter().map(String::as_str));
-        let mut step =
-            step(layout, member, format!("change the taints of node {name}"), &arguments);
+        let mut step = step(layout, name, format!("change the taints of node {name}"), &arguments);
         step.nodes = everywhere(layout);
         Some(step)
     });
@@ -130,12 +137,12 @@ const fn effect(effect: TaintEffect) -> &'static str {
     }
 }
 
-/// A script about a member, run in any control plane but itself.
-fn step(layout: &Layout<'_>, about: &Member, name: String, script: &[&str]) -> Step {
+/// A script about a node, run in any control plane but itself.
+fn step(layout: &Layout<'_>, about: &NodeName, name: String, script: &[&str]) -> Step {
     let mut command = ["/bin/sh", "-c", script[0], "step"].map(str::to_owned).to_vec();
     command.extend(script[1..].iter().map(|word| (*word).to_owned()));
     let mut nodes = everywhere(layout);
-    nodes.retain(|node| node != about.name());
+    nodes.retain(|node| node != about);
     Step {
         name,
         nodes,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use bivouac_spec::cluster::{Bootstrap, Cni, NodeGroup, Role, Stack as Chosen, Taint, TaintEffect};
-use bivouac_spec::facts::CgroupVersion;
+use bivouac_spec::facts::{Applied, CgroupVersion};
 use bivouac_spec::network::{Families, NodeAddresses, NodeNetwork};
 use bivouac_spec::node::graph::check_units;
 use bivouac_spec::node::{Content, FileKind, Run};
@@ -53,6 +53,12 @@ impl Bench {
     fn joining(mut self, nodes: &[&str]) -> Self {
         self.joined = nodes.iter().map(|node| name(node)).collect();
         self
+    }
+
+    /// A node leaves.
+    fn leaves(&self, node: &str) -> Vec<Step> {
+        let applied = Applied::new(self.cluster.clone(), self.addresses.clone());
+        self.steps(&Change::Leaves(&applied.members[&node.parse().unwrap()]))
     }
 
     fn steps(&self, change: &Change<'_>) -> Vec<Step> {

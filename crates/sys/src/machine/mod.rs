@@ -18,7 +18,6 @@ mod proc;
 mod tree;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
@@ -51,7 +50,8 @@ pub struct View {
 }
 
 /// Shows this much of the machine below `root`, where `proc` and `sys` are mounted, whatever was shown before. Between the two the
-/// whole machine is seen for a moment. `stage` is a path where nothing is, and where nothing is left; its folder must be there.
+/// whole machine is seen for a moment. `stage` is a path where nothing is but what a call that was killed left, and where nothing is
+/// left; its folder must be there.
 ///
 /// # Errors
 /// When the files cannot be made or mounted.
@@ -60,22 +60,28 @@ pub fn show(view: View, root: impl AsRef<Path>, stage: impl AsRef<Path>) -> Resu
     for (_, path) in COVERED {
         uncover(&root.join(path))?;
     }
+    clear(stage)?;
     let files = collect(view, root);
     if files.is_empty() {
         return Ok(());
     }
-    match fs::create_dir(stage) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error).at("mkdir", stage.display());
-        }
-        _ => {}
-    }
+    fs::create_dir(stage).at("mkdir", stage.display())?;
     let shown = mount(&Filesystem::Tmpfs { size: None, mode: 0o755 }, stage, Attributes::INERT)
         .and_then(|()| cover(&files, root, stage));
     // The covers keep the files.
-    let detached = detach(stage);
-    let removed = fs::remove_dir(stage).at("rmdir", stage.display());
-    shown.and(detached).and(removed)
+    shown.and(clear(stage))
+}
+
+/// Takes away the stage, with all that was mounted there. The mount table is not asked: a caller that has entered a node only in part
+/// has no `/proc` that tells its own.
+fn clear(stage: &Path) -> Result<()> {
+    for _ in 0..MOST {
+        detach(stage)?;
+    }
+    match fs::symlink_metadata(stage) {
+        Ok(_) => fs::remove_dir(stage).at("rmdir", stage.display()),
+        Err(_) => Ok(()),
+    }
 }
 
 fn cover(files: &Files, root: &Path, stage: &Path) -> Result<()> {
@@ -195,10 +201,18 @@ mod tests {
                 assert_eq!(proc::total(&text), Some(256 << 10));
                 assert!(Path::new("/sys/devices/system/node/node0/cpu0/topology/core_id").exists());
             }
+            // What a call leaves that is killed in between, twice.
+            fs::create_dir(&stage).unwrap();
+            for _ in 0..2 {
+                let memory = Filesystem::Tmpfs { size: None, mode: 0o755 };
+                mount(&memory, &stage, Attributes { read_only: true, ..Attributes::INERT })
+                    .unwrap();
+            }
             show(View { cpus: None, memory: Some(512 << 20) });
             assert_eq!(proc::total(&read("/proc/meminfo")), Some(512 << 10));
             assert_eq!(cpus(), parse_list(&before.1).len());
             // More than there is is all there is.
+            fs::create_dir(&stage).unwrap();
             show(View { cpus: Some(1 << 20), memory: Some(1 << 60) });
             show(View::default());
             assert_eq!(proc::total(&read("/proc/meminfo")), proc::total(&before.0));

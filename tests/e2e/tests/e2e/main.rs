@@ -7,6 +7,7 @@ mod change;
 mod compose;
 mod engine;
 mod healing;
+mod incus;
 mod life;
 mod load;
 mod network;
@@ -23,13 +24,14 @@ use bivouac_e2e::{Case, Engine, Ground, Setting, Tally, say};
 use libtest_mimic::{Arguments, Completion, Trial};
 
 /// Quick ones first.
-const CASES: [&[Case]; 11] = [
+const CASES: [&[Case]; 12] = [
     &trouble::CASES,
     &life::CASES,
     &network::CASES,
     &load::CASES,
     &healing::CASES,
     &change::CASES,
+    &incus::CASES,
     &side_by_side::CASES,
     &nothing_left::CASES,
     &test_cluster::CASES,

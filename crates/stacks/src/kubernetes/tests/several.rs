@@ -186,7 +186,7 @@ fn services_watch_what_they_do_not_read_again() {
 fn nodes_leave_in_steps() {
     let bench = Bench::several();
     let steps = |node: &str| {
-        let steps = bench.steps(&Change::Leaves(&name(node)));
+        let steps = bench.leaves(node);
         steps.into_iter().map(|step| (step.name.clone(), format!("{step:#?}"))).collect::<Vec<_>>()
     };
     let text =
@@ -197,7 +197,7 @@ fn nodes_leave_in_steps() {
     assert!(steps("balancer").is_empty());
     assert!(bench.steps(&Change::Joins(&name("control-plane-2"))).is_empty());
     let by_kubeadm = with_workers().with(Bootstrap::Kubeadm, Cni::Bridge);
-    let steps = by_kubeadm.steps(&Change::Leaves(&name("worker-0")));
+    let steps = by_kubeadm.leaves("worker-0");
     assert_eq!(steps[0].nodes, [name("control-plane-0")]);
 }
 

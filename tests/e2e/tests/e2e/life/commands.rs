@@ -99,11 +99,11 @@ pub(super) fn up_again(cluster: &Cluster<'_>, file: &Path, spec: &str) {
     let state = cluster.ground().state().join("clusters").join(cluster.name()).join("cluster.json");
     let read = || std::fs::read_to_string(&state).expect("an existing cluster has a state");
     let before = read();
-    let changed = cluster.file(&spec.replace("count: 2", "count: 3"));
+    let changed = cluster.file(&format!("{spec}  network: {{podCIDR: [10.77.0.0/16]}}\n"));
     for verb in ["plan", "up"] {
         let refused =
             cluster.ground().bivouac([verb, "--file"]).args([&changed]).outcome().expect_code(2);
-        let _ = refused.expect_errors(&["spec.nodes[1].count", "2 to 3"]);
+        let _ = refused.expect_errors(&["spec.network.podCIDR", "whole life"]);
     }
     assert_eq!(read(), before);
     let nodes = cluster.kubectl(["get", "nodes", "-o", "name"]).success();
