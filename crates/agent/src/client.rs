@@ -75,13 +75,16 @@ pub fn restart(socket: &Utf8Path, service: &str) -> Result<(), Problem> {
     ask(socket, &Request::Restart { service: service.to_owned() }, Duration::ZERO)
 }
 
-/// Makes the running node equal to its config file, which somebody has replaced. Returns when that has begun and the status shows
-/// the new config: whoever follows the status from now on sees nothing of the one before.
+/// Makes the running node equal to its config file, which somebody has replaced. Returns when all but the units is as the config
+/// has it, units have begun to become so, and the status shows the new config: whoever follows the status from now on sees nothing
+/// of the one before.
 ///
 /// An agent that is just starting is waited for a while: it may have read the file that was there before.
 ///
 /// # Errors
-/// No agent answers, it is stopping, or the config cannot be used and the node goes on as it was.
+/// No agent answers, it is stopping, or the config cannot be used: the node goes on as it was. Or it could be made true only in
+/// part: the first thing that went wrong. The status shows the new config then and says that the node failed, its units go on as
+/// they were, and applying the same config again tries again.
 pub fn apply(socket: &Utf8Path) -> Result<(), Problem> {
     ask(socket, &Request::Apply {}, START)
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! {"status":{"follow":true}}        a NodeStatus, then one more whenever it changes
 //! {"restart":{"service":"kubelet"}} {"done":true} or {"problem":{…}}
-//! {"apply":{}}                      {"done":true} when the status shows the new config, or {"problem":{…}} and nothing changed
+//! {"apply":{}}                      {"done":true} when the status shows the new config, or {"problem":{…}}: refused or half done
 //! {"stop":{}}                       {"done":true}, then everything is stopped in order
 //! ```
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::statfs;
 use rustix::process::geteuid;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::binary;
@@ -190,9 +191,9 @@ impl Ground {
         for name in self.clusters.borrow().iter() {
             let status = self.bivouac(["status", "--services", name]).outcome();
             text.push_str(&format!("\n{}{}", status.stdout(), status.stderr));
-            for node in
-                status.stdout().lines().skip(3).map_while(|line| line.split_whitespace().next())
-            {
+            let report = self.bivouac(["status", "--output", "json", name]).outcome();
+            let report: Value = serde_json::from_slice(&report.output).unwrap_or_default();
+            for node in report["nodes"].as_object().into_iter().flat_map(|nodes| nodes.keys()) {
                 let log = self.bivouac(["logs", "-c", name, node, "--tail", "20"]).outcome();
                 text.push_str(&format!("\nthe agent of {node}:\n{}{}", log.stdout(), log.stderr));
             }

@@ -35,6 +35,8 @@ pub(super) enum State {
 pub(super) struct Health {
     pub(super) state: State,
     misses: u32,
+    /// It is out because nobody listens there.
+    refuses: bool,
 }
 
 /// A change that matters to others.
@@ -43,15 +45,18 @@ pub(super) enum Turn {
     /// It is up for the first time.
     First,
     Back,
+    /// It gives no good answers. It may be slow, and all that there is.
     Out,
+    /// Nobody listens there.
+    Refused,
 }
 
 impl Health {
-    pub(super) const NEW: Self = Self { state: State::Unknown, misses: 0 };
+    pub(super) const NEW: Self = Self { state: State::Unknown, misses: 0, refuses: false };
 
     /// The answer was yes.
     pub(super) fn succeed(&mut self) -> Option<Turn> {
-        self.misses = 0;
+        (self.misses, self.refuses) = (0, false);
         match std::mem::replace(&mut self.state, State::Up) {
             State::Up => None,
             State::Unknown => Some(Turn::First),
@@ -62,13 +67,17 @@ impl Health {
     /// The answer was not yes, or there was none.
     pub(super) fn fail(&mut self) -> Option<Turn> {
         self.misses += 1;
-        (self.misses >= MISSES).then(|| self.refuse())?
+        if self.misses < MISSES {
+            return None;
+        }
+        let before = std::mem::replace(&mut self.state, State::Out);
+        (before != State::Out).then_some(Turn::Out)
     }
 
     /// Nobody listens there.
     pub(super) fn refuse(&mut self) -> Option<Turn> {
-        let before = std::mem::replace(&mut self.state, State::Out);
-        (before != State::Out).then_some(Turn::Out)
+        self.state = State::Out;
+        (!std::mem::replace(&mut self.refuses, true)).then_some(Turn::Refused)
     }
 
     fn pause(self) -> Duration {
@@ -83,8 +92,8 @@ pub(super) struct Backend {
     health: Cell<Health>,
     /// Connections that are open or being opened.
     pub(super) connections: Cell<usize>,
-    /// How often it went out: its connections wait for the next time.
-    pub(super) outs: watch::Sender<u64>,
+    /// How often its connections were closed: they wait for the next time.
+    pub(super) closes: watch::Sender<u64>,
     /// Asks now and not after the pause.
     pub(super) doubt: Notify,
 }
@@ -97,7 +106,7 @@ impl Backend {
             clients: Clients::default(),
             health: Cell::new(Health::NEW),
             connections: Cell::new(0),
-            outs: watch::Sender::new(0),
+            closes: watch::Sender::new(0),
             doubt: Notify::new(),
         }
     }
@@ -134,15 +143,47 @@ impl Backend {
         let mut health = self.health.get();
         let turn = change(&mut health);
         self.health.set(health);
-        let address = self.address;
+        let (address, open) = (self.address, self.closes.receiver_count());
         match turn {
             None => {}
-            Some(Turn::First) => (balancer.log)(&format!("{address} is up")),
-            Some(Turn::Back) => (balancer.log)(&format!("{address} is back")),
-            Some(Turn::Out) => {
-                let open = self.outs.receiver_count();
+            Some(Turn::First) => {
+                (balancer.log)(&format!("{address} is up"));
+                balancer.leave_out();
+            }
+            Some(Turn::Back) => {
+                (balancer.log)(&format!("{address} is back"));
+                balancer.leave_out();
+            }
+            Some(Turn::Out) if open > 0 && !balancer.any_up() => {
+                let text = format!("{address} is out, and its {open} connections stay: {seen}");
+                (balancer.log)(&text);
+            }
+            Some(Turn::Out | Turn::Refused) => {
                 (balancer.log)(&format!("{address} is out, with {open} connections: {seen}"));
-                self.outs.send_modify(|outs| *outs += 1);
+                self.close();
+            }
+        }
+    }
+
+    /// Closes the connections to it.
+    fn close(&self) {
+        self.closes.send_modify(|closes| *closes += 1);
+    }
+}
+
+impl Balancer {
+    fn any_up(&self) -> bool {
+        self.backends.iter().any(|backend| backend.state() == State::Up)
+    }
+
+    /// There is a better backend now than those that are out: clients that stayed with them connect again, to that one.
+    fn leave_out(&self) {
+        let out = self.backends.iter().filter(|backend| backend.state() == State::Out);
+        for backend in out {
+            let (address, open) = (backend.address, backend.closes.receiver_count());
+            if open > 0 {
+                (self.log)(&format!("{address} is still out, with {open} connections"));
+                backend.close();
             }
         }
     }

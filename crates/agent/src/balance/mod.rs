@@ -3,14 +3,16 @@
 //!
 //! ```text
 //! client --> listener --[choice]--> a backend that is up, with the fewest connections --> bytes both ways, until one side ends
-//!                          ^                                                                or the backend goes out
+//!                          ^                                                                or there is a better backend
 //!               [health]   |
 //! Unknown --asked, yes--> Up --no twice, or refuses a connection--> Out --yes--> Up
 //! ```
 //!
-//! A backend is asked over HTTPS for as long as the balancer lives, soon again while the answer is not yes. When it goes out, all
-//! connections to it are closed: clients of a machine that is gone would otherwise wait for minutes, HTTP/2 watches above all, and
-//! now they connect again at once, to another one. When no backend is known to be up, all are tried.
+//! A backend is asked over HTTPS for as long as the balancer lives, soon again while the answer is not yes. When it goes out
+//! while another one is up, all connections to it are closed: clients of a machine that is gone would otherwise wait for minutes,
+//! HTTP/2 watches above all, and now they connect again at once, to the other one. Without another one they stay: two slow answers
+//! of a busy server are no reason to have all its clients come again at once. They are closed when another backend comes up first,
+//! or when a connection to this one is refused. When no backend is known to be up, all are tried.
 //!
 //! It runs on one thread with tokio: a connection is a task with two small buffers, not a thread, and copying both ways with
 //! half-closed sides is tokio's own code. The few questions to backends block in threads of their own, because they are asked by the

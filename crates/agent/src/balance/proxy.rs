@@ -30,8 +30,8 @@ const QUESTIONS: u32 = 3;
 struct Connection {
     stream: TcpStream,
     backend: Counted,
-    /// Changes when the backend goes out.
-    outs: watch::Receiver<u64>,
+    /// Changes when the connections of the backend are to end.
+    closes: watch::Receiver<u64>,
 }
 
 struct Counted(Rc<Backend>);
@@ -69,7 +69,7 @@ impl Balancer {
         tokio::select! {
             // How it ended concerns the two sides, and both have been told.
             _ = copy_bidirectional_with_sizes(&mut client, &mut server.stream, BUFFER, BUFFER) => {}
-            _ = server.outs.changed() => {}
+            _ = server.closes.changed() => {}
         }
         drop(server.backend);
     }
@@ -87,15 +87,15 @@ impl Balancer {
             .collect();
         for place in order(&candidates, self.prefer, turn) {
             let backend = &self.backends[place];
-            // Before it is connected: one that goes out meanwhile is noticed.
-            let (counted, outs) = (Counted::new(backend), backend.outs.subscribe());
+            // Before it is connected: an order to close meanwhile is noticed.
+            let (counted, closes) = (Counted::new(backend), backend.closes.subscribe());
             match timeout(CONNECT, TcpStream::connect(backend.address)).await {
                 Ok(Ok(stream)) => {
                     tune(&stream);
-                    return Some(Connection { stream, backend: counted, outs });
+                    return Some(Connection { stream, backend: counted, closes });
                 }
                 Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    drop((counted, outs));
+                    drop((counted, closes));
                     backend.refused(self);
                 }
                 _ => backend.doubt.notify_one(),

@@ -236,9 +236,12 @@ fn health_takes_two_misses_or_one_refusal() {
     assert_eq!((health.succeed(), health.fail()), (None, None));
     assert_eq!((health.fail(), health.fail()), (Some(Turn::Out), None));
     assert_eq!(health.succeed(), Some(Turn::Back));
-    assert_eq!((health.refuse(), health.refuse()), (Some(Turn::Out), None));
+    assert_eq!((health.refuse(), health.refuse()), (Some(Turn::Refused), None));
+    assert_eq!((health.fail(), health.fail(), health.succeed()), (None, None, Some(Turn::Back)));
+    assert_eq!((health.fail(), health.fail()), (None, Some(Turn::Out)));
+    assert_eq!((health.refuse(), health.refuse()), (Some(Turn::Refused), None));
     let mut new = Health::NEW;
-    assert_eq!(new.refuse(), Some(Turn::Out));
+    assert_eq!(new.refuse(), Some(Turn::Refused));
 }
 
 #[test]

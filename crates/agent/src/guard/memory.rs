@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::fs;
 use std::time::Duration;
 
+use bivouac_spec::node::paths;
+use camino::Utf8Path;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,6 +21,8 @@ const SKIP: &str = "user.oomSkip";
 /// What an operation that succeeded says.
 const SUCCESS: u64 = 200;
 const MEBIBYTE: u64 = 1 << 20;
+/// Where the kernel says what it has, best first: what covers the second one does not follow the present.
+const PROC: [&str; 2] = [paths::WHOLE_PROC, "/proc"];
 
 /// As incusd lists it.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,7 +49,7 @@ pub(super) fn watch(
     // What hinders it is said once, for as long as it stays the same.
     let mut hindered = None;
     loop {
-        let low = available().filter(|available| *available < watch.minimum);
+        let low = available("/".into()).filter(|available| *available < watch.minimum);
         let why = low.and_then(|available| sweep(request, watch, available, say).err());
         if let Some(why) = why.as_ref().filter(|_| hindered != why) {
             say(&format!("memory is low, but {why}"));
@@ -115,11 +119,13 @@ fn stop(
 }
 
 /// Memory that instances can still have, in bytes: what the kernel has, and what the node's own limit leaves. Where neither can be
-/// read, nothing is known.
-fn available() -> Option<u64> {
-    let read = |path: &str| fs::read_to_string(path).ok();
-    let kernel =
-        read("/proc/meminfo").and_then(|text| field(&text, "MemAvailable:")).map(|kib| kib * 1024);
+/// read, nothing is known. `root` is the node's `/`.
+fn available(root: &Utf8Path) -> Option<u64> {
+    let read = |path: &str| fs::read_to_string(root.join(path.trim_start_matches('/'))).ok();
+    let kernel = PROC.iter().find_map(|proc| {
+        let meminfo = read(&format!("{proc}/meminfo"))?;
+        field(&meminfo, "MemAvailable:").map(|kib| kib * 1024)
+    });
     let v1 = |name: &str| read(&format!("/sys/fs/cgroup/memory/memory.{name}"));
     let v2 = |name: &str| read(&format!("/sys/fs/cgroup/memory.{name}"));
     let limit_v1 = || {
@@ -187,8 +193,29 @@ mod tests {
     }
 
     #[test]
+    fn what_covers_the_kernels_word_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(folder.path()).unwrap();
+        let write = |path: &str, text: &str| {
+            fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+            fs::write(root.join(path), text).unwrap();
+        };
+        assert_eq!(available(root), None);
+        write("proc/meminfo", "MemTotal: 9 kB\nMemAvailable:     8 kB\n");
+        assert_eq!(available(root), Some(8 << 10));
+        write("run/pristine/proc/meminfo", "MemTotal: 9 kB\nMemAvailable:     3 kB\n");
+        assert_eq!(available(root), Some(3 << 10));
+        write("sys/fs/cgroup/memory.stat", "inactive_file 0\n");
+        write("sys/fs/cgroup/memory.max", "4096\n");
+        write("sys/fs/cgroup/memory.current", "1024\n");
+        assert_eq!(available(root), Some(3 << 10), "the lesser of two");
+        write("sys/fs/cgroup/memory.current", "4000\n");
+        assert_eq!(available(root), Some(96));
+    }
+
+    #[test]
     fn what_is_available_is_read() {
-        assert!(available().unwrap() > 0);
+        assert!(available("/".into()).unwrap() > 0);
         let stat = "cache 1\nhierarchical_memory_limit 100\ntotal_inactive_file 30\n";
         assert_eq!(field(stat, "hierarchical_memory_limit"), Some(100));
         assert_eq!(field(stat, "inactive_file"), None);

@@ -140,7 +140,7 @@ impl Machine {
             Event::Noted { .. } => {}
             Event::Tick => self.tick(now, &mut effects),
             Event::Restart(unit) => self.restart(unit, now, &mut effects),
-            Event::Stop => self.stopping = true,
+            Event::Stop => self.begin_to_stop(),
         }
         self.proceed(now, &mut effects);
         effects

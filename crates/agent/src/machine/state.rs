@@ -96,8 +96,9 @@ impl Machine {
 
     /// What was being stopped is stopped.
     fn settle(&mut self, id: UnitId, how: Option<&str>, now: Duration, effects: &mut Vec<Effect>) {
+        self.units.release(id);
         let unit = &mut self.units[id];
-        unit.retiring = None;
+        unit.retiring = false;
         unit.renew();
         match std::mem::replace(&mut unit.next, Next::Rest) {
             Next::Rest => {
@@ -170,20 +171,31 @@ impl Machine {
         }
     }
 
+    /// Everything is stopped from now on: what needs a unit goes before it.
+    pub(super) fn begin_to_stop(&mut self) {
+        if std::mem::replace(&mut self.stopping, true) {
+            return;
+        }
+        for id in self.units.ids() {
+            let mut users = self.units.users(id);
+            users.retain(|user| self.units[*user].state != UnitState::Stopped);
+            self.units.stop_after(id, users);
+        }
+    }
+
     /// Stops every unit that nothing depends on any more, until no further one can be.
     pub(super) fn stop_next(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         let mut changed = true;
         while std::mem::take(&mut changed) {
             for id in self.units.ids() {
                 let unit = &self.units[id];
-                let is_stopped = |id: &UnitId| self.units[*id].state == UnitState::Stopped;
                 let over = match unit.state {
                     UnitState::Stopped => true,
                     // A task has nothing that would be waited for.
                     UnitState::Stopping => unit.is_service(),
                     _ => false,
                 };
-                if !over && unit.dependents.iter().all(is_stopped) {
+                if !over && unit.first.is_empty() {
                     self.stop_unit(id, now, effects);
                     changed = true;
                 }
@@ -199,9 +211,7 @@ impl Machine {
     /// Stops what another config has otherwise or no more, when nothing that needed it is still being stopped.
     pub(super) fn retire_next(&mut self, now: Duration, effects: &mut Vec<Effect>) {
         for id in self.units.ids() {
-            let is_gone =
-                |id: &UnitId| !self.units.contains(*id) || !self.units[*id].is_being_stopped();
-            if self.units[id].retiring.as_ref().is_some_and(|first| first.iter().all(is_gone)) {
+            if self.units[id].retiring && self.units[id].first.is_empty() {
                 self.stop_unit(id, now, effects);
             }
         }
@@ -211,7 +221,7 @@ impl Machine {
         let unit = &mut self.units[id];
         let runs = matches!(unit.state, UnitState::Starting | UnitState::Ready);
         unit.renew();
-        unit.retiring = None;
+        unit.retiring = false;
         if unit.is_service() && runs {
             unit.state = UnitState::Stopping;
             if unit.pid.is_some() {
@@ -219,6 +229,7 @@ impl Machine {
             }
         } else {
             unit.state = UnitState::Stopped;
+            self.units.release(id);
         }
     }
 

@@ -170,19 +170,28 @@ fn another_config_or_the_stop_keeps_what_leaves_ahead_of_what_it_needed() {
 }
 
 #[test]
-fn configs_that_contradict_each_other_do_not_hinder_the_stop() {
-    // u1 needs u0, and neither hears; then u0 needs u1.
-    let first = config(&[(0, vec![]), (0, vec![0])]);
-    let mut second = config_of(&[(0, vec![], 0), (0, vec![], 1)]);
-    second.services[0].after = vec!["u1".to_owned()];
-    let mut third = config_of(&[(0, vec![], 1), (0, vec![], 1)]);
-    third.services[0].after = vec!["u1".to_owned()];
-    let mut world = World::new(&first);
-    world.deaf = vec![0, 1];
-    world.give(Event::Begin);
-    world.take(&second, &[]);
-    world.take(&third, &[]);
-    world.give(Event::Stop);
-    while !world.finished && world.wait_for_deadline() {}
-    assert!(world.finished, "{:?}", world.machine.status());
+fn configs_that_contradict_each_other_do_not_hinder_each_other() {
+    // u1 needs u0, and u2, which does not hear, needs u1.
+    let first = config(&[(0, vec![]), (0, vec![0]), (0, vec![1])]);
+    // Then u0 needs u1.
+    let reversed = |variants: [u8; 2]| {
+        let mut config = config_of(&variants.map(|variant| (0, vec![], variant)));
+        config.services[0].after = vec!["u1".to_owned()];
+        config
+    };
+    for stops in [false, true] {
+        let mut world = World::new(&first);
+        world.deaf = vec![2];
+        world.orderly = false;
+        world.give(Event::Begin);
+        world.take(&reversed([0, 1]), &[]);
+        world.take(&reversed([1, 1]), &[]);
+        if stops {
+            world.give(Event::Stop);
+        }
+        assert_eq!(world.running, [0, 1, 2], "u0 waits for u1, and u1 for u2");
+        world.end("u2", "was terminated (SIGTERM)");
+        assert_eq!(world.finished, stops);
+        assert_eq!(world.machine.phase() == NodePhase::Usable, !stops);
+    }
 }

@@ -1,5 +1,6 @@
 //! One unit: what the config says of it, how far it is, and how answers move it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,8 +50,10 @@ pub(super) struct Unit {
     pub(super) round: u32,
     pub(super) asking: bool,
     pub(super) next: Next,
-    /// Present: it is to be stopped when none of these is still being stopped.
-    pub(super) retiring: Option<Vec<UnitId>>,
+    /// It is to be stopped, but not before [`Self::first`].
+    pub(super) retiring: bool,
+    /// What is being stopped and needs it: whenever it is stopped itself, these are first.
+    pub(super) first: BTreeSet<UnitId>,
     /// The wait before the next start after it ended by itself.
     pub(super) backoff: Duration,
     interval: Duration,
@@ -76,7 +79,8 @@ impl Unit {
             round: 0,
             asking: false,
             next: Next::Rest,
-            retiring: None,
+            retiring: false,
+            first: BTreeSet::new(),
             backoff,
             interval: Duration::ZERO,
             misses: 0,
@@ -97,7 +101,7 @@ impl Unit {
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.state == UnitState::Ready && self.retiring.is_none()
+        self.state == UnitState::Ready && !self.retiring
     }
 
     /// Whether its process runs or its work is being tried: it cannot become another one before that has ended.
@@ -115,7 +119,7 @@ impl Unit {
     }
 
     pub(super) fn is_being_stopped(&self) -> bool {
-        self.retiring.is_some() || self.state == UnitState::Stopping
+        self.retiring || self.state == UnitState::Stopping
     }
 
     /// Forgets what was answered before, as for a new process.
@@ -197,7 +201,7 @@ impl Unit {
             _ => self.detail.clone(),
         };
         let state = match self.state {
-            _ if self.retiring.is_some() => UnitState::Stopping,
+            _ if self.retiring => UnitState::Stopping,
             state => state,
         };
         UnitStatus {

@@ -25,12 +25,8 @@ impl Machine {
         if self.stopping {
             return effects;
         }
-        let before: Vec<_> = self
-            .units
-            .ids()
-            .into_iter()
-            .map(|id| (id, self.units[id].dependents.clone()))
-            .collect();
+        let ids = self.units.ids().into_iter();
+        let before: Vec<_> = ids.map(|id| (id, self.units.users(id))).collect();
         let mut order = Vec::new();
         for definition in definition::all_of(config) {
             match self.units.find(definition.name(), definition.kind()) {
@@ -49,14 +45,23 @@ impl Machine {
             self.dismiss(*id, &mut effects);
         }
         self.units.arrange(order);
-        for (id, dependents) in before {
-            if self.units.contains(id) && self.units[id].retiring.is_some() {
-                self.units[id].retiring = Some(dependents);
-            }
-        }
+        self.keep_order(before);
         (self.begun, self.was_usable) = (true, false);
         self.proceed(now, &mut effects);
         effects
+    }
+
+    /// What is being stopped now goes before what it needed until now, which may be stopped with it, by a later config or with the
+    /// node.
+    fn keep_order(&mut self, before: Vec<(UnitId, Vec<UnitId>)>) {
+        for (id, mut users) in before {
+            if self.units.contains(id) {
+                let ends =
+                    |id: UnitId| self.units.contains(id) && self.units[id].is_being_stopped();
+                users.retain(|user| ends(*user));
+                self.units.stop_after(id, users);
+            }
+        }
     }
 
     fn redefine(
@@ -71,10 +76,8 @@ impl Machine {
         let old = std::mem::replace(&mut unit.definition, new);
         let new = &unit.definition;
         // What already ends for a config before this one may not be what this one wants.
-        let change = match unit.next {
-            Next::Wait | Next::Leave => Change::Everything,
-            Next::Rest | Next::Launch => old.change_to(new, touched),
-        };
+        let change =
+            if unit.is_wanted() { old.change_to(new, touched) } else { Change::Everything };
         if change != Change::Everything {
             unit.stop = new.stop();
         }
@@ -124,7 +127,7 @@ impl Machine {
         if unit.kind() == UnitKind::Task {
             unit.state = UnitState::Stopping;
         } else if unit.state != UnitState::Stopping {
-            unit.retiring = Some(Vec::new());
+            unit.retiring = true;
         }
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct World {
     pub(super) ever: BTreeSet<UnitId>,
     pub(super) finished: bool,
     pub(super) deaf: Vec<UnitId>,
+    /// Whether no two configs contradict each other, so that the order of stops is sure.
+    pub(super) orderly: bool,
     /// What each process needs, by the last config that wanted it as it is.
     needs: BTreeMap<UnitId, Vec<UnitId>>,
 }
@@ -67,9 +69,9 @@ impl World {
         let (prepared, ever) = (BTreeSet::new(), BTreeSet::new());
         let now = Duration::ZERO;
         let finished = false;
-        let needs = BTreeMap::new();
+        let (needs, orderly) = (BTreeMap::new(), true);
         let mut world =
-            Self { machine, now, running, open, prepared, ever, finished, deaf, needs };
+            Self { machine, now, running, open, prepared, ever, finished, deaf, orderly, needs };
         let mut none = VecDeque::new();
         effects.into_iter().for_each(|effect| world.see(effect, &mut none));
         world
@@ -120,7 +122,9 @@ impl World {
         for other in self.running.iter().filter(|other| **other != id) {
             let user = &self.machine.units[*other];
             let needs = if user.is_wanted() { &user.after } else { &self.needs[other] };
-            let is_stopped_too = self.machine.stopping || user.is_being_stopped();
+            // One that a person starts anew is stopped for itself.
+            let is_stopped_too =
+                self.machine.stopping || (user.is_being_stopped() && !user.is_wanted());
             assert!(!is_stopped_too || !needs.contains(&id), "{id} is stopped before {other}");
         }
     }
@@ -178,7 +182,7 @@ impl World {
             }
             Effect::Ask { unit, round } => self.open.push((unit, round)),
             Effect::Signal(unit, signal) => {
-                if signal != Signal::Kill {
+                if self.orderly && signal != Signal::Kill {
                     self.check_order(unit);
                 }
                 if signal == Signal::Kill || !self.deaf.contains(&unit) {

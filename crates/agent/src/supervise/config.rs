@@ -5,7 +5,7 @@
 //!      |
 //!      +--> the status shows the new digest --> ground, mounts, files --> [machine]: what units become
 //!                                                     |
-//!                                                     +--> failed: units stay as they are, the status says why
+//!                                                     +--> failed: units stay as they are, the status and the answer say why
 //! ```
 //!
 //! All of it happens between two rounds of the loop. Meanwhile the status says `applying`, and shows the units as they were.
@@ -51,7 +51,8 @@ impl Supervisor {
     /// Reads the config again and makes the node equal to it.
     ///
     /// # Errors
-    /// The config cannot be used: nothing was changed.
+    /// The config cannot be used, and nothing was changed; or what it asks for cannot all be made, and units stay as they are. The
+    /// status says of the latter that the node failed, and whoever brought the config must know too, or it is not brought again.
     pub(super) fn take_config(&mut self) -> Result<(), Problem> {
         if self.publisher.stops {
             return Err(Problem::failed("agent.apply.stopping", "the node is being stopped"));
@@ -77,7 +78,7 @@ impl Supervisor {
         }
         self.show_warnings();
         self.note_troubles();
-        Ok(())
+        self.publisher.problems.first().cloned().map_or(Ok(()), Err)
     }
 
     /// A node never becomes another one.

@@ -8,7 +8,8 @@ use bivouac_agent::remote::{self, ExecRequest, LogRequest};
 use bivouac_spec::NodeConfig;
 use bivouac_spec::node::{FileKind, paths};
 
-/// Runs `bivouac agent exec|put|get|logs`, and an `apply` that is about files only.
+/// Runs `bivouac agent exec|put|get|logs`, and an `apply` that is about files only. `run` and `status` are those of
+/// the tools.
 pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
     let arguments: Vec<&str> = arguments.iter().filter_map(|argument| argument.to_str()).collect();
     let [program, "agent", verb, rest @ ..] = &arguments[..] else { return None };

@@ -22,12 +22,13 @@ use crate::{changes, families};
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 17] = [
+pub(crate) const ALL: [(&str, Case); 18] = [
     ("conforms", || Box::pin(conforms())),
     (COMPOSE, || Box::pin(compose_conforms())),
     ("a_node_is_remade_around_its_data", || Box::pin(changes::remade())),
     ("a_change_that_fails_is_made_again", || Box::pin(changes::refused())),
     ("limits_come_and_go", || Box::pin(changes::limited())),
+    ("less_memory_than_a_node_uses_is_refused", || Box::pin(changes::too_little())),
     ("nodes_of_two_ip_families_reach_each_other", || Box::pin(families::both())),
     ("nodes_of_ipv6_alone_reach_each_other", || Box::pin(families::ipv6_alone())),
     ("nothing_is_left", || Box::pin(nothing_is_left())),

@@ -1,10 +1,12 @@
 //! Nodes that are changed after they were made.
 
-use bivouac_provider::{Provider, Reader};
+use bivouac_provider::{ExecRequest, Provider, Reader, Stdio};
 use bivouac_spec::cluster::Resources;
 use bivouac_spec::facts::ObservedState;
 use bivouac_spec::node::{File, paths};
+use bivouac_spec::quantity::Bytes;
 use camino::{Utf8Path, Utf8PathBuf};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::agent::REFUSED;
 use crate::cases::{Cleanup, observed, port, start, text};
@@ -80,7 +82,7 @@ pub(crate) async fn limited() {
     let machine = [survey.memory.0, u64::from(survey.cpus) * 1_000_000_000];
     let mut request = ground.request(0);
     for (memory, expected) in [(Some(512 << 20), [512 << 20, 1_500_000_000]), (None, machine)] {
-        request.resources.memory = memory.map(bivouac_spec::quantity::Bytes);
+        request.resources.memory = memory.map(Bytes);
         if memory.is_none() {
             request.resources = Resources::default();
         }
@@ -89,4 +91,26 @@ pub(crate) async fn limited() {
         let after = observed(&ground, 0).await.unwrap();
         assert_eq!((after.pid, after.record), (before.pid, Some(request.record())));
     }
+}
+
+/// Nothing is changed then, and no process is ended.
+pub(crate) async fn too_little() {
+    let ground = Ground::new(17);
+    let _cleanup = Cleanup(&ground);
+    let node = start(&ground, 0).await;
+    let before = observed(&ground, 0).await.unwrap();
+    let hold = ExecRequest { stdio: Stdio::NoInput, ..ExecRequest::piped(["hold", "96"]) };
+    let mut holding = node.exec(&hold).await.unwrap();
+    let mut lines = BufReader::new(holding.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("listening"));
+    let mut request = ground.request(0);
+    request.resources.memory = Some(Bytes(64 << 20));
+    let Err(problem) = ground.provider.ensure_node(&request).await else { panic!("it is limited") };
+    assert_eq!(problem.code, "provider.docker.memory_in_use", "{problem:?}");
+    assert!(problem.message.contains("limited to 64 MiB of memory: it uses "), "{problem:?}");
+    assert_eq!(observed(&ground, 0).await.unwrap(), before);
+    request.resources.memory = Some(Bytes(256 << 20));
+    ground.provider.ensure_node(&request).await.unwrap();
+    assert_eq!(observed(&ground, 0).await.unwrap().record, Some(request.record()));
+    drop(holding);
 }

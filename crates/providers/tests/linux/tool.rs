@@ -11,8 +11,9 @@ use std::process::{self, ExitCode};
 use std::time::Duration;
 
 use bivouac_spec::node::paths;
-use bivouac_spec::node::{FileKind, NodePhase};
+use bivouac_spec::node::{FileKind, NodePhase, status::Usage};
 use bivouac_spec::{NodeConfig, NodeStatus};
+use bivouac_sys::cgroup::Hierarchy;
 use bivouac_sys::netlink::Route;
 use bivouac_sys::process::{PidFd, Signal, SignalFd, reap, wait_readable};
 use ipnet::IpNet;
@@ -27,7 +28,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Option<ExitCode> {
     let (program, rest) = arguments.split_first()?;
     let code = match (Path::new(program).file_name()?.to_str()?, rest) {
         ("bivouac", ["agent", "run", ..]) => run_agent(),
-        ("bivouac", ["agent", "status", "--follow"]) => status(),
+        ("bivouac", ["agent", "status", options @ ..]) => status(!options.is_empty()),
         ("bivouac", ["agent", "apply"]) => apply(),
         ("true", _) => 0,
         ("false", _) => 1,
@@ -143,7 +144,8 @@ fn hold(mebibytes: usize) -> u8 {
     sleep(3600) + std::hint::black_box(held)[0]
 }
 
-fn status() -> u8 {
+/// Says what the node is, and with `follow` stays until nobody listens.
+fn status(follow: bool) -> u8 {
     let config: NodeConfig =
         serde_json::from_slice(&std::fs::read(paths::CONFIG).unwrap()).unwrap();
     let status = NodeStatus {
@@ -155,9 +157,13 @@ fn status() -> u8 {
         units: Vec::new(),
         warnings: Vec::new(),
         problems: Vec::new(),
-        usage: None,
+        usage: Some(Usage { memory: memory_in_use(), cpu: None, tasks: None }),
     };
     let line = serde_json::to_string(&status).unwrap() + "\n";
     io::stdout().write_all(line.as_bytes()).unwrap();
-    sleep(3600)
+    if follow { sleep(3600) } else { 0 }
+}
+
+fn memory_in_use() -> Option<u64> {
+    Hierarchy::detect().ok()?.root().memory_in_use().ok()?
 }

@@ -28,6 +28,10 @@ pub const SHARED_IMAGES: &str = "/var/lib/bivouac-images";
 /// layers are mounted where they lie.
 pub const OWN_IMAGES: &str = "/var/lib/bivouac/images";
 
+/// The kernel's whole `proc` where a stack mounts one. The one at `/proc` may be covered: a ground with limits of its own puts files
+/// over parts of it, and those stay as they were when they were written.
+pub const WHOLE_PROC: &str = "/run/pristine/proc";
+
 /// Folders that must be on a real file system: overlay on overlay is refused by the kernel, and databases want fsync to mean it.
 pub const REAL_DIRECTORIES: [&str; 5] =
     ["/var/lib/etcd", "/var/lib/containerd", "/var/lib/kubelet", STATE, LOGS];

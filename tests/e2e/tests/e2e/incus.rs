@@ -20,7 +20,7 @@ fn file(cluster: &Cluster<'_>, settings: &str, members: &str) -> PathBuf {
     cluster.file(&format!("  stack: {{incus: {{{settings}}}}}\n{nodes}"))
 }
 
-/// Starts all of these instances at the same moment, each with an option that it is given.
+/// Launches all of these instances at the same moment, each on its member.
 fn launch(cluster: &Cluster<'_>, instances: &[(&str, &str)]) {
     let launch = |(member, name): &(&str, &str)| {
         cluster.incus(["launch", "debian", name, "--target", member, "--quiet"]).start()
@@ -87,7 +87,7 @@ fn instances_on_all_members(ground: &Ground) {
     with_a_client_on_the_host(&cluster, &settings);
     nothing_changes(&cluster, &file);
     a_killed_daemon(&cluster);
-    a_lost_member(&cluster);
+    lost_members(&cluster);
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
     let left = std::fs::read_dir(&settings).into_iter().flatten().flatten();
@@ -180,27 +180,32 @@ fn a_killed_daemon(cluster: &Cluster<'_>) {
     let _ = within(cluster, name, ["true"]).success();
 }
 
-/// The one that the others joined is nothing special.
-fn a_lost_member(cluster: &Cluster<'_>) {
-    let ((member, name), (_, other)) = (PAIRS[0], PAIRS[1]);
-    let _ = within(cluster, name, ["touch", "/root/kept"]).success();
-    let address = cluster.address(member);
-    cluster.stop_node(member);
+/// With one member lost the others go on; with the one that they joined lost too there is no majority, and `up` makes all whole again.
+fn lost_members(cluster: &Cluster<'_>) {
+    let [(first, first_name), (_, kept_name), (last, last_name)] = PAIRS;
+    let _ = within(cluster, first_name, ["touch", "/root/kept"]).success();
+    let address = cluster.address(last);
+    cluster.stop_node(last);
     wait_until("the others take a change", SOON, || {
-        let change = cluster.incus(["config", "set", other, "user.word=kept"]).outcome();
+        let change = cluster.incus(["config", "set", kept_name, "user.word=kept"]).outcome();
         if change.code == 0 { Ok(()) } else { Err(change.to_string()) }
     });
-    reaches(cluster, other, PAIRS[2].1);
+    reaches(cluster, kept_name, first_name);
+    cluster.stop_node(first);
     let status = cluster.ground().bivouac(["status", cluster.name()]).outcome().expect_code(1);
     let _ = status.expect_output(&["stopped", &format!("bivouac up {}", cluster.name())]);
 
     let again = cluster.up_by_name().args(["--output", "json"]).success().json();
-    assert_eq!(again["actions"][0]["action"], "start-node", "{again:#}");
-    assert_eq!(cluster.address(member), address);
-    reaches(cluster, other, name);
-    reaches(cluster, name, other);
-    let _ = within(cluster, name, ["test", "-e", "/root/kept"]).success();
-    let word = cluster.incus(["config", "get", other, "user.word"]).success();
+    let actions = again["actions"].as_array().expect("`up` says what it did");
+    let starts = actions.iter().filter(|action| action["action"] == "start-node");
+    let started: Vec<_> = starts.filter_map(|action| action["node"].as_str()).collect();
+    assert_eq!((started, actions.len()), (vec![first, last], 2), "{again:#}");
+    assert_eq!(cluster.address(last), address);
+    for (from, to) in [(kept_name, first_name), (first_name, last_name), (last_name, kept_name)] {
+        reaches(cluster, from, to);
+    }
+    let _ = within(cluster, first_name, ["test", "-e", "/root/kept"]).success();
+    let word = cluster.incus(["config", "get", kept_name, "user.word"]).success();
     assert_eq!(word.stdout(), "kept\n");
     let _ = cluster.ground().bivouac(["status", cluster.name()]).success();
 }
