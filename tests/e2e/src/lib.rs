@@ -39,4 +39,4 @@ pub use say::say;
 pub use setting::{Bootstrap, Provider, Setting};
 pub use tally::Tally;
 pub use wait::{SOON, wait_until};
-pub use web::{fetch, free_port, serve_once};
+pub use web::{fetch, free_ports, serve_once};

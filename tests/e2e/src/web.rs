@@ -46,12 +46,16 @@ pub fn serve_once(address: IpAddr) -> (u16, Receiver<IpAddr>) {
     (port, asker)
 }
 
-/// A port of the host that nobody uses now.
+/// Ports of the host that nobody uses now, each another one.
 ///
 /// # Panics
 /// When all are used.
 #[must_use]
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
-    listener.local_addr().expect("a bound listener has an address").port()
+pub fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners =
+        [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free"));
+    // All are held until each is known: the kernel may give the same twice.
+    listeners
+        .each_ref()
+        .map(|listener| listener.local_addr().expect("a bound listener has an address").port())
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, Project, Provider, case, free_port};
+use bivouac_e2e::{
+    About, Case, Cluster, Ground, HostSnapshot, Project, Provider, case, free_ports,
+};
 
 use crate::{life, load};
 
@@ -28,7 +30,7 @@ const READY: &str =
 
 fn an_exported_cluster_comes_up_alone(ground: &Ground) {
     let cluster = ground.cluster("export");
-    let port = free_port();
+    let [port] = free_ports();
     let file = cluster.file(&format!(
         "  nodes:\n  - {{role: control-plane}}\n  - {{role: worker}}\n  ports:\n  - {{hostPort: {port}, port: 6443}}\n"
     ));

@@ -251,15 +251,17 @@ fn lives_elsewhere(cluster: &Cluster<'_>, name: &str, members: &[&str]) {
     reaches(cluster, "c0", name);
 }
 
-/// Of a member that may have 1 GiB, in MiB.
+/// What a member may have, and what of it must be left, in MiB.
+const LIMIT: u32 = 1536;
 const MINIMUM: u32 = 384;
-/// What an instance takes, in MiB: the others have no place beside it.
-const HOG: u32 = 576;
+/// What an instance takes: less is left, whatever else the member has.
+const HOG: u32 = LIMIT - MINIMUM;
 
 fn memory_runs_out(ground: &Ground) {
     let cluster = ground.cluster("memory");
     let memory = format!("guard: {{memory: {{minimum: {MINIMUM}MiB, interval: 1s, grace: 1s}}}}");
-    let _ = cluster.up(&file(&cluster, &memory, "resources: {memory: 1GiB}")).success();
+    let limit = format!("resources: {{memory: {LIMIT}MiB}}");
+    let _ = cluster.up(&file(&cluster, &memory, &limit)).success();
     // The first runs longest.
     for name in ["spared", "stubborn", "hog", "young"] {
         launch(&cluster, &[("member-0", name)]);
@@ -290,7 +292,6 @@ fn memory_runs_out(ground: &Ground) {
     }
     assert_eq!(sweeps.next(), None, "there is enough memory: {said}");
     assert!(said.contains("instance stubborn did not stop by itself"), "{said}");
-    assert!(!said.contains("instance hog did not stop by itself"), "{said}");
     assert_eq!(["spared", "young"].map(|name| first_process(&cluster, name)), running);
     let _ = ground.bivouac(["status", cluster.name()]).success();
 }

@@ -6,7 +6,7 @@ mod nodes;
 mod pods;
 mod storage;
 
-use bivouac_e2e::{About, Case, Cluster, Ground, Run, case, free_port};
+use bivouac_e2e::{About, Case, Cluster, Ground, Run, case, free_ports};
 
 pub(crate) const CASES: [Case; 2] = [
     case("life/a_cluster_from_a_file", About::Everything, a_cluster_from_a_file),
@@ -42,7 +42,8 @@ fn spec(ports: Ports) -> String {
 fn a_cluster_from_a_file(ground: &Ground) {
     kubeconfig::write_own(ground);
     let cluster = ground.cluster("life");
-    let ports = Ports { service: free_port(), pod: free_port() };
+    let [service, pod] = free_ports();
+    let ports = Ports { service, pod };
     let spec = spec(ports);
     let file = cluster.file(&spec);
 
