@@ -48,4 +48,4 @@ pub(super) const IMAGE_ALIAS: &str = "debian";
 
 /// Whole views of the kernel: without one that nothing is mounted over, the kernel lets no instance have its own.
 pub(super) const PRISTINE: [(&str, &str); 2] =
-    [("proc", "/run/pristine/proc"), ("sysfs", "/run/pristine/sys")];
+    [("proc", bivouac_spec::node::paths::WHOLE_PROC), ("sysfs", "/run/pristine/sys")];
