@@ -107,6 +107,8 @@ fn leases(layout: &Layout<'_>, member: &Member) -> Vec<String> {
         format!("--dhcp-option=option:dns-server,{gateway}"),
         format!("--dhcp-option=option:mtu,{mtu}"),
         format!("--domain={DOMAIN}"),
+        // Nobody has an address of this family. Refused, the question would wait for members that are down.
+        "--filter-AAAA".to_owned(),
         "--dhcp-authoritative".to_owned(),
         "--dhcp-rapid-commit".to_owned(),
         "--no-ping".to_owned(),
@@ -125,6 +127,8 @@ fn lookup(layout: &Layout<'_>, member: &Member) -> Vec<String> {
         "--no-hosts".to_owned(),
         "--no-resolv".to_owned(),
         "--all-servers".to_owned(),
+        // What a search list makes of a full name is nobody's, and waits for nobody.
+        format!("--local=/{DOMAIN}.{DOMAIN}/"),
         "--cache-size=0".to_owned(),
     ]);
     for other in &layout.members {

@@ -14,7 +14,11 @@ for peer in "$trust"/*.json; do
   [ -e "$peer" ] || continue
   peer_name=${peer##*/}
   case $known in *"\"name\": \"${peer_name%.json}\""*) continue ;; esac
-  incus query -X POST -d "$(cat "$peer")" /1.0/certificates
+  # Another member may do the same at this moment.
+  said=$(incus query -X POST -d "$(cat "$peer")" /1.0/certificates 2>&1) || case $said in
+    *"already in trust store"*) ;;
+    *) echo "$said" >&2; exit 1 ;;
+  esac
 done
 for user in "$users"/*.crt; do
   user_name=${user##*/}
