@@ -60,8 +60,8 @@ pub(super) fn files(
             File::secret(key, secrets.cluster.key.expose()),
             File::public(format!("{USERS}/{USER}.crt"), &secrets.client.certificate),
             File::public(format!("{USERS}/{JOINER}.crt"), &secrets.joiner.certificate),
-            File::public(PRESEED, text(&preseed::preseed(layout, member))),
-            File::public(OPTIONS, text(&preseed::options(layout.settings))),
+            File::secret(PRESEED, text(&preseed::preseed(layout, member))),
+            File::secret(OPTIONS, text(&preseed::options(layout.settings))),
         ]);
         return Ok(files);
     }

@@ -185,8 +185,11 @@ fn every_config_can_be_brought_up_and_keeps_its_keys() {
                 assert_eq!(check_units(config), Vec::<String>::new());
                 for file in &config.files {
                     let FileKind::Regular(Content(content)) = &file.kind else { continue };
-                    let is_key = content.contains("PRIVATE KEY");
-                    assert_eq!(is_key, file.mode == 0o600, "{}", file.path);
+                    // What users write as options may be passwords.
+                    let settings = [super::places::PRESEED, super::places::OPTIONS];
+                    let is_secret =
+                        content.contains("PRIVATE KEY") || settings.contains(&file.path.as_str());
+                    assert_eq!(is_secret, file.mode == 0o600, "{}", file.path);
                 }
                 let mut rest = config.clone();
                 rest.files.clear();
