@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::{Ground, Provider, Run};
 
 /// Parameters that Kubernetes, or routing for it, would change.
-const PARAMETERS: [&str; 12] = [
+const PARAMETERS: [&str; 14] = [
+    "fs/inotify/max_user_instances",
+    "fs/inotify/max_user_watches",
     "kernel/keys/root_maxbytes",
     "kernel/keys/root_maxkeys",
     "kernel/panic",

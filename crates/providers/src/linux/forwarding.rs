@@ -9,30 +9,17 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bivouac_spec::{Addresses, Problem};
-use bivouac_sys::filesystem::FileLock;
 use bivouac_sys::netlink::Route;
-use bivouac_sys::process::boot_id;
 use bivouac_sys::sysctl;
-use serde::{Deserialize, Serialize};
 
-use super::folder::{self, StateFolder};
-use super::problem::{OrProblem as _, acquire};
-use super::record::write_secret;
-
-/// How long another command may hold the lock on what clusters share: it does a few kernel calls under it.
-const PATIENCE: Duration = Duration::from_secs(10);
+use super::folder::StateFolder;
+use super::parameters::{Change, lock};
+use super::problem::OrProblem as _;
 
 /// Whether the whole machine forwards IPv6.
 const EVERYWHERE: &str = "net/ipv6/conf/all/forwarding";
-
-/// Takes the lock on what clusters share.
-pub(super) fn lock(state: &StateFolder, verb: &str) -> Result<FileLock, Problem> {
-    folder::ensure(&state.0)?;
-    acquire(&state.lock(), verb, PATIENCE, "what clusters share")
-}
 
 /// Lets the bridge forward, and the interfaces that lead to the outside world, in the families of the cluster.
 pub(super) fn ensure(
@@ -65,30 +52,11 @@ pub(super) fn ensure(
     Ok(())
 }
 
-/// Undoes what was changed. The lock is held, and no cluster is left.
-pub(super) fn restore(state: &StateFolder) -> Result<(), Problem> {
-    // Switched on by somebody else meanwhile, as a container engine does when it starts: it is theirs now.
-    let theirs = sysctl::read("net.ipv4.ip_forward").is_ok_and(|value| value == "1");
-    for Changed { parameter, before } in read(state) {
-        if theirs && parameter.starts_with("net/ipv4/") {
-            continue;
-        }
-        match sysctl::ensure(&parameter, &before) {
-            Err(error) if error.is_absent() => {}
-            other => {
-                other.or_problem(
-                    "forwarding",
-                    format_args!("{parameter} cannot be set back to {before}"),
-                )?;
-            }
-        }
-    }
-    match fs_err::remove_file(state.forwarding()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).or_problem("forwarding", "the note of what forwards cannot be removed")
-        }
-        _ => Ok(()),
-    }
+/// Whether it is better left as it is when the last cluster goes: switched on by somebody else meanwhile, as a container engine does when
+/// it starts, it is theirs.
+pub(super) fn is_theirs(parameter: &str) -> bool {
+    parameter.starts_with("net/ipv4/")
+        && sysctl::read("net.ipv4.ip_forward").is_ok_and(|value| value == "1")
 }
 
 /// The interfaces of those default routes whose destination is of a wanted family.
@@ -141,98 +109,15 @@ fn everywhere() -> Vec<Change> {
     listening.into_iter().chain([all]).collect()
 }
 
-/// A parameter to set.
-#[derive(Debug)]
-struct Change {
-    parameter: String,
-    value: &'static str,
-    /// What is set again when this is undone, because that changes it.
-    also: Vec<Change>,
-}
-
-impl Change {
-    const fn new(parameter: String, value: &'static str) -> Self {
-        Self { parameter, value, also: Vec::new() }
-    }
-
-    /// Sets it, and notes what it was. The lock is held.
-    fn make(&self, state: &StateFolder) -> Result<(), Problem> {
-        let parameter = &self.parameter;
-        let before = sysctl::read(parameter).or_problem("forwarding", parameter)?;
-        if before == self.value {
-            return Ok(());
-        }
-        let mut changed = read(state);
-        if !changed.iter().any(|one| one.parameter == *parameter) {
-            // Written down first: a command that is killed in between leaves a note too many, which undoes nothing wrong. The one for
-            // all interfaces goes before the others, so that it is undone before them.
-            let also = self.also.iter().map(|one| (&one.parameter, one.value.to_owned()));
-            let own = [(parameter, before)].into_iter().chain(also);
-            let own =
-                own.map(|(parameter, before)| Changed { parameter: parameter.clone(), before });
-            changed.splice(0..0, own);
-            note(state, changed)?;
-        }
-        sysctl::write(parameter, self.value).or_problem("forwarding", parameter)
-    }
-}
-
-/// A parameter that was changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Changed {
-    parameter: String,
-    before: String,
-}
-
-/// What was changed, in the order in which it is undone. A restart of the host undoes it as well, so a note counts for its own boot
-/// only.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Note {
-    boot_id: String,
-    changed: Vec<Changed>,
-}
-
-fn read(state: &StateFolder) -> Vec<Changed> {
-    let text = std::fs::read(state.forwarding()).unwrap_or_default();
-    let note = serde_json::from_slice::<Note>(&text).ok();
-    let note = note.filter(|note| boot_id().is_ok_and(|own| own == note.boot_id));
-    note.map(|note| note.changed).unwrap_or_default()
-}
-
-fn note(state: &StateFolder, changed: Vec<Changed>) -> Result<(), Problem> {
-    let message = "the note of what forwards cannot be written";
-    let boot_id = boot_id().or_problem("forwarding", message)?;
-    let text = serde_json::to_vec(&Note { boot_id, changed }).or_problem("forwarding", message)?;
-    write_secret(&state.forwarding(), &text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use bivouac_sys::namespace::{Namespace, unshare};
 
-    fn state(dir: &tempfile::TempDir) -> StateFolder {
-        StateFolder(dir.path().to_owned().try_into().unwrap())
-    }
-
-    #[test]
-    fn a_note_of_another_boot_does_not_count() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = state(&dir);
-        assert_eq!(read(&state), []);
-        let changed = vec![Changed { parameter: switch(false, "eth0"), before: "0".into() }];
-        note(&state, changed.clone()).unwrap();
-        assert_eq!(read(&state), changed);
-        let text = std::fs::read_to_string(state.forwarding()).unwrap();
-        std::fs::write(state.forwarding(), text.replace(&boot_id().unwrap(), "other")).unwrap();
-        assert_eq!(read(&state), []);
-    }
-
     #[test]
     fn a_machine_that_forwards_listens_to_its_router_and_goes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let state = state(&dir);
+        let state = StateFolder(dir.path().to_owned().try_into().unwrap());
         let own = std::thread::spawn(move || {
             // Its parameters are those of this thread's network namespace.
             unshare(&[Namespace::Network]).unwrap();
@@ -257,9 +142,9 @@ mod tests {
                 assert!(during.iter().all(|(_, forwards, _)| forwards == "1"), "{during:?}");
                 assert_eq!((&*during[2].2, &*during[4].2), ("2", "0"), "{during:?}");
             }
-            restore(&state).unwrap();
+            crate::linux::parameters::restore(&state).unwrap();
             assert_eq!(look(), before);
-            assert!(!state.forwarding().exists());
+            assert!(!state.parameters().exists());
         });
         own.join().unwrap();
     }

@@ -17,7 +17,7 @@ use super::names::{self, Owner};
 use super::ports::Forward;
 use super::problem::{OrProblem as _, failed};
 use super::resolver::Resolver;
-use super::{forwarding, ipv6, passage, ports, rules};
+use super::{forwarding, inotify, ipv6, parameters, passage, ports, rules};
 
 /// Makes the network of a cluster, or what is missing of it.
 pub(super) fn ensure(state: &StateFolder, request: &NetworkRequest) -> Result<(), Problem> {
@@ -34,6 +34,7 @@ pub(super) fn ensure(state: &StateFolder, request: &NetworkRequest) -> Result<()
         format_args!("the bridge {bridge} of cluster {cluster} cannot be made"),
     )?;
     forwarding::ensure(state, &route, &bridge, addresses)?;
+    inotify::ensure(state)?;
     ensure_rules(state, cluster, addresses, &forwards)?;
     passage::ensure(state, cluster)
 }
@@ -49,7 +50,7 @@ fn ensure_rules(
     let _lock = if forwards.is_empty() {
         None
     } else {
-        let lock = forwarding::lock(state, "publish ports")?;
+        let lock = parameters::lock(state, "publish ports")?;
         ports::check_unclaimed(cluster, forwards)?;
         Some(lock)
     };

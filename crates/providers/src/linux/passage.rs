@@ -12,8 +12,8 @@ use bivouac_spec::{ClusterName, Problem};
 use bivouac_sys::nft;
 
 use super::folder::StateFolder;
-use super::forwarding;
 use super::names::{self, Owner};
+use super::parameters;
 use super::problem::OrProblem as _;
 pub(super) use listing::Chain;
 use listing::Place;
@@ -48,7 +48,7 @@ pub(super) fn ensure(state: &StateFolder, cluster: &ClusterName) -> Result<(), P
         return Ok(());
     }
     // Another command may have found them missing, too.
-    let _lock = forwarding::lock(state, "let packets pass")?;
+    let _lock = parameters::lock(state, "let packets pass")?;
     for gap in gaps(&listing::read()?, cluster) {
         let Err(error) = nft::load(&gap.render(cluster)) else { continue };
         // The chain went away, or nobody but its owner may change it: then the survey says so.

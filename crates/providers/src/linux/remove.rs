@@ -19,7 +19,7 @@ use super::folder::{self, NodeFolder, StateFolder};
 use super::names::{self, Owner};
 use super::problem::{OrProblem as _, acquire, failed, join};
 use super::record::{NodeRecord, find_process};
-use super::{forwarding, group, observe, passage};
+use super::{group, observe, parameters, passage};
 
 /// How long the kernel may take to end processes that were killed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -206,13 +206,13 @@ fn remove_shared(state: &StateFolder) -> Result<(), Problem> {
     if !state.0.exists() {
         return Ok(());
     }
-    let lock = forwarding::lock(state, "remove what clusters share")?;
+    let lock = parameters::lock(state, "remove what clusters share")?;
     if !state.clusters()?.is_empty() {
         return Ok(());
     }
     // Clusters whose folder was deleted by hand, or that are kept in another one, still need it.
     if !observe::has_bridges()? {
-        forwarding::restore(state)?;
+        parameters::restore(state)?;
     }
     let trash = state.trash();
     remove_tree(&trash).or_problem("trash", format_args!("{trash} cannot be removed"))?;

@@ -7,7 +7,7 @@ use bivouac_spec::facts::{Facts, Need, Outcome};
 use bivouac_spec::quantity::Bytes;
 use bivouac_sys::sysctl;
 
-use super::super::passage;
+use super::super::{inotify, passage};
 use super::survey::{met, unfit};
 
 /// Enough for a cluster of one node and its images.
@@ -29,7 +29,7 @@ pub(super) fn needs(facts: &Facts, open_files: u64) -> Vec<Need> {
     let mut needs = vec![
         space(facts),
         limit("open files", open_files, OPEN_FILES, "raise the hard limit with `ulimit -Hn 65536`"),
-        parameter("inotify instances", "fs.inotify.max_user_instances", INOTIFY_INSTANCES),
+        inotify_instances(),
         parameter("process numbers", "kernel.pid_max", PIDS),
         kmsg(),
     ];
@@ -65,6 +65,19 @@ fn parameter(what: &str, parameter: &str, wanted: u64) -> Need {
     let value = sysctl::read(parameter).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let help = format!("raise it with `sysctl -w {parameter}={}`", wanted.max(8192));
     limit(what, value.unwrap_or(u64::MAX), wanted, &help)
+}
+
+/// Raised while there are clusters, where that is permitted.
+fn inotify_instances() -> Need {
+    let name = "fs.inotify.max_user_instances";
+    if inotify::can_be_set(name) {
+        let now = sysctl::read(name).unwrap_or_default();
+        return met(
+            "have enough inotify instances",
+            format!("{now}; more while there are clusters"),
+        );
+    }
+    parameter("inotify instances", name, INOTIFY_INSTANCES)
 }
 
 fn kmsg() -> Need {
