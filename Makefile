@@ -14,10 +14,10 @@ BIVOUAC := $(TARGET_DIR)/$(TARGET)/release/bivouac
 COMPOSE_VERSION := $(shell sed -n 's|.*github.com/docker/compose/v2 v\([^ ]*\).*|\1|p' tests/e2e/compose/go.mod)
 COMPOSE := $(abspath $(TARGET_DIR))/tools/docker-compose-$(COMPOSE_VERSION)
 
-.PHONY: help setup build install demo test compose ci
+.PHONY: help setup build install demo test test-vm soak compose ci
 
 help: ## Show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## Install the Debian packages that are missing
 	@missing=()
@@ -65,6 +65,20 @@ test: setup compose ## Run every test, the end-to-end ones included (as root)
 	cargo build --release --locked --package bivouac-cli
 	docker compose version >/dev/null 2>&1 || export BIVOUAC_E2E_COMPOSE=$(COMPOSE)
 	BIVOUAC=$(abspath $(BIVOUAC)) cargo test --locked --package bivouac-e2e
+
+# In a guest of its own, with Debian's kernel and control groups version 2. Everything in it comes from Debian's packages.
+test-vm: PACKAGES += qemu-system-x86 e2fsprogs
+test-vm: setup ## Run end-to-end tests of the linux provider in an emulated machine (as root)
+	@cargo build --release --locked --package bivouac-cli
+	BIVOUAC=$(abspath $(BIVOUAC)) cargo xtask vm $(CASES)
+
+# `make soak PROVIDER=docker COUNT=10`; docs/reliability.md has what came of it.
+PROVIDER ?= linux
+COUNT ?= 50
+soak: PACKAGES += $(if $(filter docker,$(PROVIDER)),docker.io) iproute2
+soak: setup ## Make and remove a cluster 50 times in a row (as root)
+	@cargo build --release --locked --package bivouac-cli
+	BIVOUAC=$(abspath $(BIVOUAC)) cargo run --locked --package bivouac-e2e --bin soak -- $(PROVIDER) $(COUNT)
 
 # Compose cannot be installed by `go install`: its own go.mod excludes versions.
 compose: setup

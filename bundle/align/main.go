@@ -32,6 +32,7 @@ var followers = []follower{
 	{"coredns", "github.com/coredns/"},
 	{"local-path-provisioner", "github.com/rancher/"},
 	{"flannel", "github.com/flannel-io/"},
+	{"metrics-server", "sigs.k8s.io/metrics-server"},
 }
 
 // What is asked for by tests of libraries only is in no go.mod, but must move in step with its family all the same.

@@ -1,5 +1,7 @@
 //! Development chores: `cargo xtask ci` is what CI runs before the tests that need a machine of their own; `cargo xtask generate`
-//! writes the documents that are made from code.
+//! writes the documents that are made from code; `cargo xtask vm` runs end-to-end tests in a guest.
+
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -17,10 +19,14 @@ const GENERATED: [(&[&str], &str); 2] = [
 ];
 
 fn main() -> ExitCode {
-    let outcome = match std::env::args().nth(1).as_deref() {
+    let mut arguments = std::env::args().skip(1);
+    let outcome = match arguments.next().as_deref() {
         Some("ci") => ci(),
         Some("generate") => generate(),
-        _ => Err(USAGE.to_owned()),
+        Some("vm") => vm::run(arguments),
+        // In the guest, by its service.
+        Some("guest") => vm::serve(),
+        _ => Err(format!("{USAGE}{}", vm::USAGE)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bivouac_spec::Problem;
 use bivouac_spec::node::{NodePhase, NodeStatus};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::clock;
@@ -103,9 +103,56 @@ fn ask(socket: &Utf8Path, request: &Request, patience: Duration) -> Result<(), P
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).map_err(|error| lost(socket, &error))?;
     match serde_json::from_str(&line) {
-        Ok(Reply::Done(_)) => Ok(()),
+        Ok(Reply::Done(_) | Reply::Paused(_)) => Ok(()),
         Ok(Reply::Problem(problem)) => Err(problem),
         Err(error) => Err(lost(socket, &error)),
+    }
+}
+
+/// A node in which nothing else moves, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    stream: BufReader<UnixStream>,
+    socket: Utf8PathBuf,
+    /// How many processes are stopped.
+    pub(crate) processes: u32,
+}
+
+impl Lease {
+    /// Stops everything in the node but the caller and those who started it, for no longer than `patience`.
+    ///
+    /// # Errors
+    /// No agent answers, or the node cannot be paused.
+    pub(crate) fn take(socket: &Utf8Path, patience: Duration) -> Result<Self, Problem> {
+        let stream = connect(socket, Duration::ZERO)?;
+        send(&stream, &Request::Pause { patience: clock::milliseconds(patience) }, socket)?;
+        let mut lease =
+            Self { stream: BufReader::new(stream), socket: socket.to_owned(), processes: 0 };
+        match lease.answer() {
+            Some(Reply::Paused(processes)) => Ok(Self { processes, ..lease }),
+            Some(Reply::Problem(problem)) => Err(problem),
+            _ => Err(lost(socket, &io::Error::from(io::ErrorKind::UnexpectedEof))),
+        }
+    }
+
+    /// Lets everything go on.
+    ///
+    /// # Errors
+    /// It did before already.
+    pub(crate) fn give_back(mut self) -> Result<(), Problem> {
+        let sent = send(self.stream.get_ref(), &Request::Thaw {}, &self.socket);
+        if sent.is_ok() && self.answer() == Some(Reply::Done(true)) {
+            return Ok(());
+        }
+        let text = "the node went on before its data was copied: the copy took too long";
+        let help = "have less written to the disk of this machine meanwhile, and run the same command again";
+        Err(Problem::failed("agent.pause.late", text).help(help))
+    }
+
+    fn answer(&mut self) -> Option<Reply> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).ok()?;
+        serde_json::from_str(&line).ok()
     }
 }
 

@@ -24,6 +24,10 @@
 //!
 //! So does [`guard()`], which watches over the memory and the health of a member of an Incus cluster (`bivouac agent guard`).
 //!
+//! [`load_balance()`] gives Services of Kubernetes addresses that others on the nodes' network reach (`bivouac agent load-balance`).
+//!
+//! [`save()`] and [`restore()`] copy the data of a node, while the loop keeps everything else in the node from moving.
+//!
 //! Not here: what a node should be (a stack decides) and where it runs (a provider).
 
 mod apply;
@@ -31,9 +35,11 @@ mod balance;
 mod client;
 mod clock;
 mod config;
+mod data;
 mod ground;
 mod guard;
 pub mod images;
+mod load_balance;
 mod logs;
 mod machine;
 mod options;
@@ -47,7 +53,9 @@ mod task;
 
 pub use balance::{BalanceRequest, balance};
 pub use client::{apply, is_healthy, restart, status, stop};
+pub use data::{RestoreRequest, SaveRequest, restore, save};
 pub use guard::{GuardRequest, HealthWatch, MemoryWatch, guard};
 pub use images::{Registered, register_images};
+pub use load_balance::{LoadBalanceRequest, load_balance};
 pub use options::{Places, RunOptions};
 pub use supervise::run;

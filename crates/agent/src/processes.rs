@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bivouac_spec::node::config::Environment;
@@ -27,6 +27,26 @@ pub(crate) struct Processes {
     /// Held while a process is started, so that it is known before it can be reaped, and so that the standard library
     /// can itself reap a child whose program does not exist.
     waiting: Arc<Mutex<HashMap<u32, Sender<ExitStatus>>>>,
+    /// Closed while the node is paused.
+    gate: Arc<Gate>,
+}
+
+/// Whether processes may be started. Threads that want to wait until they may.
+#[derive(Debug, Default)]
+struct Gate {
+    is_closed: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// Waits until it is open; it stays so until the guard is dropped.
+    fn pass(&self) -> MutexGuard<'_, bool> {
+        let mut is_closed = locked(&self.is_closed);
+        while *is_closed {
+            is_closed = self.opened.wait(is_closed).unwrap_or_else(PoisonError::into_inner);
+        }
+        is_closed
+    }
 }
 
 /// A command with the environment of every process of the node, in the root folder, without input.
@@ -38,8 +58,20 @@ pub(crate) fn command(argv: &[String], environment: &Environment) -> Command {
 }
 
 impl Processes {
+    /// Lets nobody start a process until [`Self::open_gate`]. One that is being started is waited for.
+    pub(crate) fn close_gate(&self) {
+        *locked(&self.gate.is_closed) = true;
+    }
+
+    /// Whoever waited to start a process does.
+    pub(crate) fn open_gate(&self) {
+        *locked(&self.gate.is_closed) = false;
+        self.gate.opened.notify_all();
+    }
+
     /// Starts a process whose end is told by [`Self::reap`].
     pub(crate) fn start(&self, mut command: Command) -> io::Result<u32> {
+        let _pass = self.gate.pass();
         let _guard = locked(&self.waiting);
         Ok(command.spawn()?.id())
     }
@@ -98,6 +130,7 @@ impl Processes {
     }
 
     fn start_waited(&self, mut command: Command) -> io::Result<(u32, Receiver<ExitStatus>)> {
+        let _pass = self.gate.pass();
         let mut waiting = locked(&self.waiting);
         let pid = command.spawn()?.id();
         let (sender, receiver) = mpsc::channel();

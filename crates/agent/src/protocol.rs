@@ -4,6 +4,8 @@
 //! {"status":{"follow":true}}        a NodeStatus, then one more whenever it changes
 //! {"restart":{"service":"kubelet"}} {"done":true} or {"problem":{…}}
 //! {"apply":{}}                      {"done":true} when the status shows the new config, or {"problem":{…}}: refused or half done
+//! {"pause":{"patience":10000}}     {"paused":17} when so many processes are stopped and nothing else runs in the node, until this connection ends or so many ms have passed
+//! {"thaw":{}}                       {"done":true}: all of it runs again; an end without an answer: it did before already
 //! {"stop":{}}                       {"done":true}, then everything is stopped in order
 //! ```
 
@@ -23,6 +25,13 @@ pub(crate) enum Request {
     Restart { service: String },
     /// Reads the config again and makes the node equal to it.
     Apply {},
+    /// Stops every process but the agent, the client and who started it, for as long as the connection lasts.
+    Pause {
+        /// Milliseconds after which they go on in any case.
+        patience: u64,
+    },
+    /// Ends a pause of the same client.
+    Thaw {},
     /// Stops the node.
     Stop {},
 }
@@ -33,6 +42,8 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// It is being done.
     Done(bool),
+    /// So many processes are stopped.
+    Paused(u32),
     /// It cannot be done.
     Problem(Problem),
 }

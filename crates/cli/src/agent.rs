@@ -1,15 +1,19 @@
 //! `bivouac agent …`: what runs inside nodes. Synchronous, and hidden: people use `status`, `logs` and `exec`.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use bivouac_agent::remote::{self, ExecRequest, LogRequest};
-use bivouac_agent::{BalanceRequest, GuardRequest, HealthWatch, MemoryWatch, RunOptions};
+use bivouac_agent::{
+    BalanceRequest, GuardRequest, HealthWatch, LoadBalanceRequest, MemoryWatch, Places,
+    RestoreRequest, RunOptions, SaveRequest,
+};
 use bivouac_image::{import_archive, import_stream};
-use bivouac_spec::Problem;
-use bivouac_spec::node::paths;
+use bivouac_spec::node::probe::Identity;
+use bivouac_spec::node::{Tls, paths};
 use bivouac_spec::quantity::Span;
+use bivouac_spec::{AddressRange, NodeName, Problem};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Parser, Subcommand};
 
@@ -119,8 +123,32 @@ enum Command {
     },
     /// Read the node config again and make this node equal to it, without restarting what is the same.
     Apply,
+    /// Copy folders while nothing in this node moves, and write them to standard output as a tar. Says on lines how far it is, and does what
+    /// lines on standard input say.
+    Save {
+        /// A folder.
+        #[arg(long = "path", required = true, value_name = "FOLDER")]
+        paths: Vec<Utf8PathBuf>,
+        /// How long this node may be paused.
+        #[arg(long, default_value = "10s")]
+        patience: Span,
+        /// Say when all is prepared, and pause when told.
+        #[arg(long)]
+        await_pause: bool,
+    },
+    /// Replace folders of this node, in which nothing runs, by those of a tar on standard input.
+    Restore {
+        /// A folder.
+        #[arg(long = "path", required = true, value_name = "FOLDER")]
+        paths: Vec<Utf8PathBuf>,
+        /// How many bytes come.
+        #[arg(long, value_name = "BYTES")]
+        size: Option<u64>,
+    },
     /// Watch over the memory and the health of this member of an Incus cluster. Ends with a signal.
     Guard(Guard),
+    /// Have addresses of Kubernetes Services on this node, when it is its turn. Ends with a signal.
+    LoadBalance(LoadBalance),
     /// Connect clients to whichever of several servers is healthy. Ends with a signal.
     Balance {
         /// Where clients connect.
@@ -139,6 +167,53 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         authority: Utf8PathBuf,
     },
+}
+
+/// Addresses of Kubernetes Services.
+#[derive(Debug, clap::Args)]
+struct LoadBalance {
+    /// The name of this node.
+    #[arg(long)]
+    node: NodeName,
+    /// Where the API is.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    server: SocketAddr,
+    /// Certificates of the authority that vouches for it.
+    #[arg(long, value_name = "FILE")]
+    authority: Utf8PathBuf,
+    /// The certificate by which it knows this program.
+    #[arg(long, value_name = "FILE")]
+    certificate: Utf8PathBuf,
+    /// The key of that.
+    #[arg(long, value_name = "FILE")]
+    key: Utf8PathBuf,
+    /// Where other nodes learn whether this one is there: its own address.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Addresses that Services can have.
+    #[arg(long = "range", required = true, value_name = "FIRST-LAST")]
+    ranges: Vec<AddressRange>,
+    /// One of them that they cannot have.
+    #[arg(long, value_name = "ADDRESS")]
+    except: Vec<IpAddr>,
+    /// Give addresses, and not only have them.
+    #[arg(long)]
+    allocate: bool,
+}
+
+impl LoadBalance {
+    fn request(self) -> LoadBalanceRequest {
+        let identity = Identity { certificate: self.certificate, key: self.key };
+        LoadBalanceRequest {
+            node: self.node,
+            server: self.server,
+            tls: Tls { authority: self.authority, identity: Some(identity) },
+            listen: self.listen,
+            ranges: self.ranges,
+            except: self.except.into_iter().collect(),
+            allocate: self.allocate,
+        }
+    }
 }
 
 /// What is watched in a member of an Incus cluster.
@@ -227,6 +302,14 @@ pub fn main() -> ExitCode {
         Command::Logs { service, tail, follow } => {
             return remote::logs(paths::LOGS.into(), &LogRequest { service, tail, follow });
         }
+        Command::Save { paths, patience, await_pause } => {
+            let patience = std::time::Duration::from_millis(patience.0);
+            let request = SaveRequest { paths, patience, await_pause };
+            return bivouac_agent::save(&Places::default(), &request);
+        }
+        Command::Restore { paths, size } => {
+            return bivouac_agent::restore(&Places::default(), &RestoreRequest { paths, size });
+        }
         Command::Status { healthy: true, .. } => return healthy(),
         Command::Status { follow, .. } => {
             bivouac_agent::status(paths::SOCKET.into(), follow, &mut std::io::stdout().lock())
@@ -242,6 +325,11 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         })
         .map(|never| match never {}),
+        Command::LoadBalance(arguments) => {
+            bivouac_agent::load_balance(&arguments.request(), |line| {
+                let _ = writeln!(std::io::stdout().lock(), "{line}");
+            })
+        }
         Command::Balance { listen, backends, prefer, check_path, authority } => {
             let request = BalanceRequest { listen, backends, prefer, check_path, authority };
             bivouac_agent::balance(&request, |line| {

@@ -5,8 +5,8 @@ use std::any::TypeId;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-use bivouac_engine::{StateDirectory, logged_units};
-use bivouac_spec::{ClusterName, NodeName};
+use bivouac_engine::{Snapshots, StateDirectory, logged_units};
+use bivouac_spec::{ClusterName, NodeName, SnapshotName};
 use clap::{Arg, ArgMatches, Command, CommandFactory as _, FromArgMatches as _};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
@@ -21,7 +21,12 @@ pub fn with_values(command: Command) -> Command {
 /// What an argument is tells what completes it.
 fn with_completer(argument: Arg) -> Arg {
     let kind = argument.get_value_parser().type_id();
-    let values: fn(&Typed) -> BTreeSet<String> = if kind == TypeId::of::<ClusterName>() {
+    let values: fn(&Typed) -> BTreeSet<String> = if argument.get_id() == "new" {
+        // What has no name yet is the user's to name.
+        return argument;
+    } else if kind == TypeId::of::<SnapshotName>() {
+        Typed::snapshots
+    } else if kind == TypeId::of::<ClusterName>() {
         Typed::clusters
     } else if kind == TypeId::of::<NodeName>() {
         Typed::nodes
@@ -73,6 +78,17 @@ impl Typed {
     fn clusters(&self) -> BTreeSet<String> {
         let names = self.state.clusters().unwrap_or_default();
         names.into_iter().map(|name| name.to_string()).collect()
+    }
+
+    /// Those of the cluster that is named, or of all.
+    fn snapshots(&self) -> BTreeSet<String> {
+        let snapshots = Snapshots::of(&self.state);
+        let clusters = match &self.cluster {
+            Some(cluster) => vec![cluster.clone()],
+            None => snapshots.clusters().unwrap_or_default(),
+        };
+        let names = clusters.iter().flat_map(|name| snapshots.names(name).unwrap_or_default());
+        names.map(|name| name.to_string()).collect()
     }
 
     /// The cluster that is meant.
@@ -161,6 +177,19 @@ mod tests {
         assert!(!services.contains(&"kube-apiserver".to_owned()), "{services:?}");
         let services = offered(path, "logs -c other control-plane-0 ", Typed::services);
         assert!(services.contains(&"kube-apiserver".to_owned()), "{services:?}");
+        for snapshot in ["demo/clean", "demo/seeded", "gone/old"] {
+            let folder = folder.path().join("snapshots").join(snapshot);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("snapshot.json"), "{}").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("snapshots/demo/half")).unwrap();
+        let of_demo = ["clean", "seeded"];
+        assert_eq!(
+            offered(path, "snapshot restore ", Typed::snapshots),
+            ["clean", "old", "seeded"]
+        );
+        assert_eq!(offered(path, "snapshot delete -c demo ", Typed::snapshots), of_demo);
+        assert_eq!(offered(path, "fork new gone --snapshot ", Typed::snapshots), ["old"]);
         assert_eq!(offered("/nowhere", "status ", Typed::clusters), [""; 0]);
     }
 
@@ -175,9 +204,16 @@ mod tests {
         }
         let mut with = BTreeSet::new();
         visit(&crate::args::command(), &mut with);
-        for expected in
-            ["up name", "exec node", "logs cluster", "logs service", "stop nodes", "remove nodes"]
-        {
+        for expected in [
+            "up name",
+            "exec node",
+            "logs cluster",
+            "logs service",
+            "stop nodes",
+            "remove nodes",
+            "restore snapshot",
+            "fork cluster",
+        ] {
             assert!(with.contains(expected), "{expected} is not among {with:?}");
         }
     }

@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod selection;
 mod signals;
+mod sources;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,9 @@ async fn run(global: &Global, command: &Command) -> Result<ExitCode, Problems> {
         Command::Start(start) => commands::stop::start(global, start).await,
         Command::Restart(restart) => commands::stop::restart(global, restart).await,
         Command::Node(node) => commands::node::run(global, node).await,
+        Command::Upgrade(upgrade) => commands::upgrade::run(global, upgrade).await,
+        Command::Snapshot(snapshot) => commands::snapshot::run(global, snapshot).await,
+        Command::Fork(fork) => commands::snapshot::fork(global, fork).await,
         Command::Service(service) => commands::service::run(global, service),
         Command::Status(status) => commands::status::run(global, status).await,
         Command::List(list) => commands::list::run(global, list).await,

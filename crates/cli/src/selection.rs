@@ -7,7 +7,7 @@ use bivouac_provider::Node;
 use bivouac_spec::cluster;
 use bivouac_spec::name::nearest;
 use bivouac_spec::{Cluster, ClusterName, NodeName, Problem, Problems};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::args::{Global, ProviderName, Source};
 use crate::grounds::{Existing, existing_clusters};
@@ -65,7 +65,7 @@ pub fn read_cluster(file: &Utf8Path, provider: Option<ProviderName>) -> Result<C
     } else {
         (std::fs::read(file).map_err(unreadable)?, file.as_str())
     };
-    let cluster = cluster::parse_bytes(&text, name)?;
+    let cluster = cluster::parse_bytes(&text, name)?.within(&folder_of(file).map_err(unreadable)?);
     if let Some(asked) = provider
         && names_ground(&text)
         && cluster.spec.provider.name() != asked.settings().name()
@@ -76,6 +76,13 @@ pub fn read_cluster(file: &Utf8Path, provider: Option<ProviderName>) -> Result<C
         return Err(Problem::usage("cli.other_provider", message).help(help).into());
     }
     Ok(on_ground(cluster, provider))
+}
+
+/// Where relative paths of a cluster file begin.
+fn folder_of(file: &Utf8Path) -> std::io::Result<Utf8PathBuf> {
+    let file = if file == "-" { Utf8Path::new("stdin") } else { file };
+    let folder = file.parent().filter(|folder| *folder != "");
+    camino::absolute_utf8(folder.unwrap_or(Utf8Path::new(".")))
 }
 
 /// Whether a valid cluster file says where nodes run.

@@ -32,8 +32,8 @@ use tokio::io::AsyncReadExt as _;
 use crate::redact::redact;
 use crate::services::logged_units;
 use crate::{
-    ClusterState, ClusterStatus, Events, Ground, NodeImages, PrepareRequest, StateDirectory,
-    cluster_status, prepare, unknown_status,
+    ClusterState, ClusterStatus, Events, Ground, ImageChoice, NodeImages, PrepareRequest,
+    StateDirectory, cluster_status, prepare, unknown_status,
 };
 
 /// How much of the end of each log is taken, in bytes.
@@ -130,6 +130,7 @@ async fn plan<W: Write>(
         stack: stack.as_ref(),
         images: request.images,
         state: request.state,
+        node_image: ImageChoice::Own,
     };
     let prepared = async {
         // What stops it before anything is planned is a plan that refuses.

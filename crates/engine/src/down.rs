@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bivouac_plan::{Action, plan_down};
 use bivouac_provider::Provider;
-use bivouac_spec::{ClusterName, Problem, Problems};
+use bivouac_spec::{ClusterName, Problem, Problems, SnapshotName};
 
 use crate::access::remove_access;
 use crate::events::Recording;
 use crate::ground::refuse_other_ground;
 use crate::kubeconfig::UserFile;
 use crate::remote::remove_remote;
-use crate::{ClusterLock, Event, Reporter, StateDirectory};
+use crate::snapshot::Place;
+use crate::{ClusterLock, Event, Reporter, Snapshots, StateDirectory};
 
 /// What `down` needs.
 pub struct DownRequest<'a> {
@@ -71,6 +72,12 @@ async fn down_locked(
         let owner = request.kubeconfig.as_ref().and_then(|file| file.owner);
         problems.extend(remove_remote(cluster, &UserFile { path, owner }).err());
     }
+    if let Some(restoring) = known.as_ref().and_then(|state| state.restoring.as_ref())
+        && let place @ Place::ForFork(_) = restoring.place(cluster)
+    {
+        problems.extend(Snapshots::of(request.state).remove(&restoring.cluster, &place).err());
+    }
+    tell_snapshots(request, reporter);
     // A cluster of which something is left stays known, so that the next `down` finds it.
     if problems.is_empty() {
         problems.extend(request.state.remove(cluster).err());
@@ -79,4 +86,22 @@ async fn down_locked(
     }
     Problems::check(problems)?;
     Ok(Downed { actions: plan.actions })
+}
+
+/// Snapshots are kept: a cluster can be restored after it was removed.
+fn tell_snapshots(request: &DownRequest<'_>, reporter: &Reporter) {
+    let cluster = request.cluster;
+    // What cannot be read cannot be told of; nothing else depends on it.
+    let names = Snapshots::of(request.state).names(cluster).unwrap_or_default();
+    let names: Vec<&str> = names.iter().map(SnapshotName::as_str).collect();
+    if names.is_empty() {
+        return;
+    }
+    let (noun, listed) =
+        (if names.len() == 1 { "snapshot" } else { "snapshots" }, names.join(", "));
+    let delete = format!("bivouac snapshot delete -c {cluster} {}", names.join(" "));
+    let note = format!(
+        "{noun} {listed} of cluster {cluster} can still be restored; `{delete}` removes what is kept of it"
+    );
+    reporter.report(Event::Noted { note });
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bivouac_spec::{ClusterName, NodeName, NodeStatus, Problem};
+use bivouac_spec::{ClusterName, NodeName, NodeStatus, Problem, SnapshotName};
 use serde::{Deserialize, Serialize};
 
 /// Something that happened.
@@ -47,6 +47,16 @@ pub enum Event {
     Working {
         /// What is done: `drain node worker-1`.
         what: String,
+    },
+    /// A cluster was saved.
+    #[serde(rename_all = "camelCase")]
+    Saved {
+        /// What that is called.
+        snapshot: SnapshotName,
+        /// Its bytes.
+        size: u64,
+        /// How long the cluster was paused, in milliseconds.
+        paused_for: u64,
     },
     /// A node said how far it is.
     NodeStatus {

@@ -34,12 +34,14 @@ mod redact;
 mod remote;
 mod send;
 mod services;
+mod snapshot;
 mod state;
 mod steps;
 mod stop;
 mod transfer;
 mod trouble;
 mod up;
+mod upgrade;
 mod wanted;
 
 pub use access::reachable_kubeconfig;
@@ -49,14 +51,18 @@ pub use event::{Event, Progress, Reporter, StepState, Unit};
 pub use events::{Entry, Events, Followed};
 pub use follow::{Until, follow_until};
 pub use ground::{GROUND_PATIENCE, Ground, other_ground};
-pub use images::{NodeImages, bring_image};
+pub use images::{ImageChoice, NodeImages, bring_image};
 pub use load::{Archive, ContainerImages, LoadRequest, Loaded, load};
 pub use lock::ClusterLock;
 pub use observe::{About, ClusterStatus, NodeReport, NodeWord, cluster_status, unknown_status};
 pub use ports::{Api, addresses_of_ground, published_ports};
 pub use prepare::{PrepareRequest, Prepared, prepare};
 pub use services::logged_units;
-pub use state::{ClusterState, StateDirectory};
+pub use snapshot::{
+    DeleteRequest, ForkRequest, RestoreRequest, SaveRequest, Snapshot, Snapshots, delete_snapshots,
+    fork, restore, save,
+};
+pub use state::{ClusterState, Restoring, StateDirectory};
 pub use stop::{STOP_GRACE, StopRequest, stop};
 pub use trouble::add_certificates;
 pub use up::{UpOptions, Upped, up};

@@ -5,7 +5,8 @@
 //! starts         of nodes that are there: others may need them to agree
 //! removals       each after the others have let it go; they are told that they are fewer afterwards
 //! updates        of nodes that run on: they must know what comes
-//! remakes        of nodes that must stop for it; those that keep the cluster's state one after another
+//! remakes        of nodes that must stop for it; those that keep the cluster's state one after another, and for another node
+//!                image all of them, in the plan's order: each is out of work before, and well before the next
 //! new nodes      those that keep the cluster's state join one after another; all others at the same moment
 //! ```
 //!
@@ -22,7 +23,7 @@ use bivouac_stacks::Change;
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::{Until, follow_until, up_interrupted};
-use crate::images::bring_image;
+use crate::images::{bring_image, is_remade};
 use crate::steps::run_steps;
 use crate::{Event, PrepareRequest, Prepared, Reporter, UpOptions};
 
@@ -165,10 +166,14 @@ impl Making<'_> {
         follow_until(Until::ServicesReady, &[opened], within, self.reporter, self.cancel).await
     }
 
-    /// Those that keep the cluster's state one after another, then the others at once.
+    /// For another node image all of them one after another. Otherwise those that keep the cluster's state, then the others at once.
     async fn remake(&self, requests: &Requests) -> Result<(), Problems> {
-        let remade =
-            self.nodes(|action| matches!(action, Action::UpdateNode { remakes: true, .. }));
+        for node in self.nodes(is_remade) {
+            self.remake_one(requests, &node).await?;
+        }
+        let remade = self.nodes(|action| {
+            matches!(action, Action::UpdateNode { remakes: true, .. }) && !is_remade(action)
+        });
         let keeps_state = |node: &NodeName| self.role(node).is_some_and(Role::keeps_state);
         let (keepers, others): (Vec<_>, Vec<_>) = remade.into_iter().partition(keeps_state);
         for node in &keepers {
@@ -176,6 +181,41 @@ impl Making<'_> {
             self.follow_services(node).await?;
         }
         self.ensure_all(requests, &others).await
+    }
+
+    /// Who was remade before is well; this one gives its work to others, and gets some again when it is well, too.
+    async fn remake_one(&self, requests: &Requests, node: &NodeName) -> Result<(), Problems> {
+        let others = self.running().await?;
+        let keepers = others
+            .iter()
+            .filter(|other| *other != node && self.role(other).is_some_and(Role::keeps_state));
+        for keeper in keepers {
+            self.follow_services(keeper).await?;
+        }
+        // What is taken back may not wait for those who do not want to leave. Where nothing was usable, nobody has work.
+        let lives = self.prepared.state.applied.completed.is_some();
+        if lives && !self.prepared.goes_back {
+            self.run(&Change::Remakes(node)).await?;
+        }
+        self.ensure_all(requests, std::slice::from_ref(node)).await?;
+        self.follow_services(node).await?;
+        if lives {
+            self.run(&Change::Remade(&[node])).await?;
+        }
+        self.reporter.report(Event::NodeUpdated { node: node.clone() });
+        Ok(())
+    }
+
+    /// Runs the steps of a change in nodes that run.
+    async fn run(&self, change: &Change<'_>) -> Result<(), Problems> {
+        self.go_on()?;
+        let (request, name) = (self.request, self.request.cluster.name());
+        let steps = request.stack.steps(&self.prepared.state.render_request(), change)?;
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let (provider, running) = (request.provider.as_ref(), self.running().await?);
+        Ok(run_steps(provider, name, &running, &steps, self.reporter).await?)
     }
 
     /// Removes what the cluster file does not have any more, each node after the others have let it go.

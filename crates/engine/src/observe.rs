@@ -203,7 +203,10 @@ pub async fn cluster_status(
         }
         (report.state, report.status) = (Some(node_state), status);
     }
-    let usable = !nodes.is_empty() && nodes.values().all(|node| node.word() == NodeWord::Usable);
+    // Nodes in which nothing runs yet have all that they are asked for.
+    let is_whole = state.is_none_or(|state| state.restoring.is_none());
+    let are_usable = |node: &NodeReport| node.word() == NodeWord::Usable;
+    let usable = is_whole && !nodes.is_empty() && nodes.values().all(are_usable);
     let mut status = ClusterStatus {
         name: observed.name.clone(),
         provider: provider_name.to_owned(),
@@ -235,7 +238,7 @@ fn recorded_nodes(state: &ClusterState) -> BTreeMap<NodeName, NodeReport> {
     nodes.collect()
 }
 
-async fn node_status(
+pub(crate) async fn node_status(
     provider: &dyn Provider,
     cluster: &ClusterName,
     node: &NodeName,

@@ -12,7 +12,9 @@ use bivouac_stacks::{Keys, RenderRequest, Stack};
 use ipnet::IpNet;
 
 use crate::ground::{other_ground, refuse_elsewhere};
+use crate::images::{ImageChoice, former_image, image_of, is_remade};
 use crate::ports::{Api, check_reachable};
+use crate::state::AddressLock;
 use crate::wanted::Wanted;
 use crate::{ClusterState, Event, Ground, NodeImages, Reporter, StateDirectory};
 
@@ -30,6 +32,8 @@ pub struct PrepareRequest<'a> {
     pub images: &'a dyn NodeImages,
     /// What is known.
     pub state: &'a StateDirectory,
+    /// Which node image a cluster that exists gets.
+    pub node_image: ImageChoice,
 }
 
 /// What is decided.
@@ -44,6 +48,8 @@ pub struct Prepared {
     pub(crate) wanted: Wanted,
     /// What is there.
     pub(crate) observed: Option<ObservedCluster>,
+    /// Whether nodes get back the node image with which the cluster was usable last.
+    pub(crate) goes_back: bool,
 }
 
 /// Decides what an `up` would do. Changes nothing.
@@ -63,6 +69,9 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     let (survey, observed) = (survey?, observed?);
     Problems::check(survey.unmet())?;
     elsewhere?;
+    if let Some(restoring) = recorded.as_ref().and_then(|state| state.restoring.as_ref()) {
+        return Err(restoring.refusal(cluster.name()).into());
+    }
     // On a ground of another kind this is told by `refuse_elsewhere`.
     let here = recorded
         .as_ref()
@@ -90,7 +99,12 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     let wanted = Wanted::new(cluster, &addresses, api, facts, configs);
 
     let current = request.images.current()?;
-    let image = known.map_or_else(|| current.clone(), |state| state.image.clone());
+    let image = known.map_or_else(
+        || current.clone(),
+        |state| image_of(request.node_image, state, cluster, &current),
+    );
+    let former = known.and_then(former_image);
+    let goes_back = former.as_ref() == Some(&image);
     let plan = plan_up(&UpRequest {
         cluster,
         addresses: &addresses,
@@ -99,6 +113,7 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
         facts,
         records: &wanted.records(&image),
         image: &current,
+        goes_back,
     });
     let founded = known.zip(own).filter(|(state, own)| lives_on(&state.applied, own));
     let mut applied = Applied { joined, ..Applied::new(cluster.clone(), addresses) };
@@ -109,7 +124,13 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
         }
     }
     let state = match (known, &recorded) {
-        (Some(known), _) => ClusterState { applied, image, ..known.clone() },
+        (Some(known), _) => ClusterState {
+            remaking: known.remaking || plan.actions.iter().any(is_remade),
+            completed_image: former,
+            applied,
+            image,
+            ..known.clone()
+        },
         (None, recorded) => ClusterState {
             kubeconfig: recorded.as_ref().and_then(|state| state.kubeconfig.clone()),
             kubeconfig_made: recorded.as_ref().is_some_and(|state| state.kubeconfig_made),
@@ -117,7 +138,8 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
             ..ClusterState::new(applied, facts.clone(), image)
         },
     };
-    Ok(Prepared { plan, survey, state, keys, wanted, observed: own.cloned() })
+    let observed = own.cloned();
+    Ok(Prepared { plan, survey, state, keys, wanted, observed, goes_back })
 }
 
 /// The cluster's addresses, with those of nodes that nobody wants any more and that may still be there.
@@ -130,7 +152,7 @@ fn addresses_in_use(applied: &Applied) -> Addresses {
 }
 
 /// Networks that the cluster must not use: what the ground says, and what stopped clusters will want back.
-fn occupied(
+pub(crate) fn occupied(
     request: &PrepareRequest<'_>,
     survey: &Survey,
     observed: &[ObservedCluster],
@@ -154,6 +176,13 @@ fn occupied(
     Ok(occupied)
 }
 
+/// [`StateDirectory::lock_addresses`], where other tasks go on meanwhile.
+pub(crate) async fn lock_addresses(state: &StateDirectory) -> Result<AddressLock, Problem> {
+    let state = state.clone();
+    let lock = tokio::task::spawn_blocking(move || state.lock_addresses()).await;
+    lock.map_err(|error| Problem::from_error("engine.thread", &error))?
+}
+
 /// Decides, and records the decisions before anything is made of them.
 pub(crate) async fn prepare_and_record(
     request: &PrepareRequest<'_>,
@@ -161,9 +190,7 @@ pub(crate) async fn prepare_and_record(
     reporter: &Reporter,
 ) -> Result<Prepared, Problems> {
     let cluster = request.cluster.name();
-    let state = request.state.clone();
-    let lock = tokio::task::spawn_blocking(move || state.lock_addresses()).await;
-    let _lock = lock.map_err(|error| Problem::from_error("engine.thread", &error))??;
+    let _lock = lock_addresses(request.state).await?;
     let known_keys = request.state.read_keys(cluster)?;
     let mut prepared = prepare(request).await?;
     prepared.plan.check()?;
@@ -181,7 +208,7 @@ pub(crate) async fn prepare_and_record(
     Ok(prepared)
 }
 
-fn report_plan(prepared: &Prepared, reporter: &Reporter) {
+pub(crate) fn report_plan(prepared: &Prepared, reporter: &Reporter) {
     for need in &prepared.survey.needs {
         if let Outcome::Limited(problem) = &need.outcome {
             reporter.report(Event::Limited { problem: problem.clone() });

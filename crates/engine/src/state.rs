@@ -14,7 +14,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 
 use bivouac_spec::facts::Applied;
-use bivouac_spec::{ClusterName, Facts, Problem};
+use bivouac_spec::{ClusterName, Facts, Problem, SnapshotName};
 use bivouac_stacks::{Keys, RenderRequest};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ClusterLock;
 use crate::kubeconfig::Owner;
+use crate::snapshot::Place;
 
 /// The format of [`ClusterState`] that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -55,6 +56,12 @@ pub struct ClusterState {
     pub facts: Facts,
     /// The key of the node image that its nodes were made from.
     pub image: String,
+    /// The node image with which all of it was usable last; absent before the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_image: Option<String>,
+    /// Whether nodes are being made anew from another node image, until all of it is usable again.
+    #[serde(default)]
+    pub remaking: bool,
     /// The kubeconfig file that its context was merged into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubeconfig: Option<Utf8PathBuf>,
@@ -64,6 +71,59 @@ pub struct ClusterState {
     /// The configuration of the `incus` client that the cluster was entered into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Utf8PathBuf>,
+    /// What it is being made from, until that has come to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restoring: Option<Restoring>,
+}
+
+/// What a cluster is being made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restoring {
+    /// The cluster that was saved: the same one where it is restored, another one where it is a fork of that.
+    pub cluster: ClusterName,
+    /// Its snapshot; absent for a fork that saves what it is made from by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotName>,
+}
+
+impl Restoring {
+    /// Where that is.
+    pub(crate) fn place(&self, cluster: &ClusterName) -> Place {
+        match &self.snapshot {
+            Some(name) => Place::Named(name.clone()),
+            None => Place::ForFork(cluster.clone()),
+        }
+    }
+
+    /// The command that does it.
+    #[must_use]
+    pub fn command(&self, cluster: &ClusterName) -> String {
+        match (&self.snapshot, &self.cluster) {
+            (Some(name), before) if before == cluster => {
+                format!("bivouac snapshot restore {name} {cluster}")
+            }
+            (Some(name), before) => format!("bivouac fork {cluster} {before} --snapshot {name}"),
+            (None, before) => format!("bivouac fork {cluster} {before}"),
+        }
+    }
+
+    /// Why nothing else can be done with a cluster in which this has not come to its end.
+    #[must_use]
+    pub fn refusal(&self, cluster: &ClusterName) -> Problem {
+        let message = if self.cluster == *cluster {
+            format!("cluster `{cluster}` is being restored, and that has not come to its end")
+        } else {
+            let before = &self.cluster;
+            format!(
+                "cluster `{cluster}` is being made from `{before}`, and that has not come to its end"
+            )
+        };
+        let command = self.command(cluster);
+        Problem::usage("engine.restoring", message).help(format!(
+            "run `{command}` to do it again, or `bivouac down {cluster}` to remove it"
+        ))
+    }
 }
 
 impl ClusterState {
@@ -77,9 +137,12 @@ impl ClusterState {
             applied,
             facts,
             image,
+            completed_image: None,
+            remaking: false,
             kubeconfig: None,
             kubeconfig_made: false,
             remote: None,
+            restoring: None,
         }
     }
 }
@@ -242,10 +305,19 @@ impl StateDirectory {
     ) -> Result<(), Problem> {
         let folder = self.cluster_path(name);
         make_private(&folder)?;
-        let json = serde_json::to_vec_pretty(value)
-            .map_err(|error| Problem::from_error("state.encode", &error))?;
-        write_atomically(&folder.join(file), &json, 0o600, None).map_err(|error| unwritable(&error))
+        write_json(&folder, file, value)
     }
+}
+
+/// Writes a document that only its owner may read.
+pub(crate) fn write_json<T: Serialize>(
+    folder: &Utf8Path,
+    file: &str,
+    value: &T,
+) -> Result<(), Problem> {
+    let json = serde_json::to_vec_pretty(value)
+        .map_err(|error| Problem::from_error("state.encode", &error))?;
+    write_atomically(&folder.join(file), &json, 0o600, None).map_err(|error| unwritable(&error))
 }
 
 /// Writes a file so that a reader sees the old or the new content and nothing between, and never another owner.
@@ -270,7 +342,7 @@ pub(crate) fn write_atomically(
     Ok(())
 }
 
-fn make_private(folder: &Utf8Path) -> Result<(), Problem> {
+pub(crate) fn make_private(folder: &Utf8Path) -> Result<(), Problem> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
         Problem::failed("state.unwritable", format!("cannot make the state folder {folder}"))
             .because(&error)
@@ -278,7 +350,7 @@ fn make_private(folder: &Utf8Path) -> Result<(), Problem> {
     })
 }
 
-fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<Option<T>, Problem> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<Option<T>, Problem> {
     let text = match fs_err::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -292,13 +364,13 @@ fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<Option<T>, Problem>
     Ok(Some(value))
 }
 
-fn unreadable(error: &std::io::Error) -> Problem {
+pub(crate) fn unreadable(error: &std::io::Error) -> Problem {
     Problem::failed("state.unreadable", "cannot read the state folder")
         .because(error)
         .help("run it as root")
 }
 
-fn unwritable(error: &std::io::Error) -> Problem {
+pub(crate) fn unwritable(error: &std::io::Error) -> Problem {
     let problem =
         Problem::failed("state.unwritable", "cannot write the state folder").because(error);
     if error.kind() == std::io::ErrorKind::StorageFull {

@@ -103,11 +103,13 @@ fn surplus(cluster: &ClusterName, name: &NodeName, node: &NodeReport) -> Option<
 /// The cluster as it was asked for last was never seen to be usable. While nodes come up or end, a verb may be at work.
 fn unfinished(status: &ClusterStatus, state: &ClusterState) -> Option<Problem> {
     let applied = &state.applied;
+    if let Some(restoring) = &state.restoring {
+        return Some(restoring.refusal(&status.name));
+    }
     let completed = applied.completed.as_ref();
     let moves = |node: &NodeReport| matches!(node.word(), NodeWord::Starting | NodeWord::Stopping);
-    if completed.is_some_and(|before| **before == applied.cluster)
-        || status.nodes.values().any(moves)
-    {
+    let is_done = completed.is_some_and(|before| **before == applied.cluster) && !state.remaking;
+    if is_done || status.nodes.values().any(moves) {
         return None;
     }
     let name = &status.name;
@@ -176,6 +178,7 @@ mod tests {
             pid: None,
             restarts: 0,
             ready_after: None,
+            late: false,
         }
     }
 

@@ -16,11 +16,13 @@ use crate::access::{merge_access, reachable_kubeconfig, remember_access};
 use crate::events::Recording;
 use crate::follow::{Until, follow_until};
 use crate::ground::refuse_other_ground;
+use crate::images::ImageChoice;
 use crate::kubeconfig::UserFile;
 use crate::make::Making;
 use crate::prepare::prepare_and_record;
 use crate::remote::merge_remote;
 use crate::steps::run_steps;
+use crate::upgrade::take_back;
 use crate::{ClusterState, PrepareRequest, Prepared, Reporter};
 
 /// How an `up` is done.
@@ -89,6 +91,10 @@ pub async fn up(
 async fn forget_what_never_was(request: &PrepareRequest<'_>) {
     let cluster = request.cluster.name();
     let Ok(Some(recorded)) = request.state.read(cluster) else { return };
+    // One that is being restored has been: its data is in a snapshot.
+    if recorded.restoring.is_some() {
+        return;
+    }
     // What this ground says tells nothing of a cluster that was made on another.
     let settings = &recorded.applied.cluster.spec.provider;
     let provider = request.provider.as_ref();
@@ -113,8 +119,24 @@ async fn up_locked(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Upped, Problems> {
-    let mut prepared = prepare_and_record(request, &options.only, reporter).await?;
+    let prepared = prepare_and_record(request, &options.only, reporter).await?;
+    let upped = carry_out(request, options, prepared, reporter, cancel).await;
+    match upped {
+        Err(problems) if request.node_image == ImageChoice::Current => {
+            Err(take_back(request, options, reporter, cancel, problems).await)
+        }
+        upped => upped,
+    }
+}
 
+/// Does what was decided, and waits until all of it is usable.
+pub(crate) async fn carry_out(
+    request: &PrepareRequest<'_>,
+    options: &UpOptions,
+    mut prepared: Prepared,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<Upped, Problems> {
     if !prepared.plan.is_empty() {
         Making { request, options, prepared: &prepared, reporter, cancel }.make().await?;
     }
@@ -134,7 +156,7 @@ async fn up_locked(
 }
 
 /// Enters the access where the user's client for it looks.
-async fn give_access(
+pub(crate) async fn give_access(
     request: &PrepareRequest<'_>,
     options: &UpOptions,
     prepared: &Prepared,
@@ -196,16 +218,24 @@ async fn complete(
     reporter: &Reporter,
 ) -> Result<(), Problems> {
     let applied = &prepared.state.applied;
-    if applied.completed.as_deref() == Some(&applied.cluster) {
+    let changed = applied.completed.as_deref().filter(|before| **before != applied.cluster);
+    if applied.completed.is_some() && changed.is_none() && !prepared.state.remaking {
         return Ok(());
     }
-    if let Some(before) = &applied.completed {
-        let steps =
-            request.stack.steps(&prepared.state.render_request(), &Change::Changed(before))?;
-        let nodes: BTreeSet<NodeName> = prepared.wanted.nodes.keys().cloned().collect();
-        run_steps(request.provider.as_ref(), request.cluster.name(), &nodes, &steps, reporter)
-            .await?;
+    let render = prepared.state.render_request();
+    let nodes: BTreeSet<NodeName> = prepared.wanted.nodes.keys().cloned().collect();
+    let mut steps = Vec::new();
+    if prepared.state.remaking && applied.completed.is_some() {
+        // What an earlier run has left: nodes that it took out of work.
+        let all: Vec<&NodeName> = nodes.iter().collect();
+        steps.extend(request.stack.steps(&render, &Change::Remade(&all))?);
     }
+    if let Some(before) = changed {
+        steps.extend(request.stack.steps(&render, &Change::Changed(before))?);
+    }
+    run_steps(request.provider.as_ref(), request.cluster.name(), &nodes, &steps, reporter).await?;
+    prepared.state.remaking = false;
+    prepared.state.completed_image = Some(prepared.state.image.clone());
     let applied = &mut prepared.state.applied;
     applied.completed = Some(Box::new(applied.cluster.clone()));
     // Who was let go was recorded at that moment.

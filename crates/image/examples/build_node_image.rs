@@ -1,4 +1,4 @@
-//! Builds a node image of the embedded bundle into a store: `build_node_image STORE [STACK]`.
+//! Builds a node image of the embedded bundle into a store: `build_node_image STORE [STACK [VERSION]]`.
 
 use std::io::Write;
 use std::time::Instant;
@@ -11,6 +11,7 @@ fn main() {
     let root = arguments.next().expect("the store's folder is the first argument");
     let stack = arguments.next().map_or(Some(Stack::default()), |name| Stack::named(&name));
     let stack = stack.expect("the second argument is the name of a stack");
+    let version = arguments.next();
     let since = Instant::now();
     let say = |text: String| {
         let seconds = since.elapsed().as_secs_f64();
@@ -22,7 +23,12 @@ fn main() {
     };
     let result = Store::open(Utf8Path::new(&root)).and_then(|store| {
         let options = BuildOptions { stack, source: Source::Auto };
-        build(&store, &Bundle::embedded()?, &options, &on_event, &Cancel::new())
+        let bundle = Bundle::embedded()?;
+        let bundle = match &version {
+            Some(version) => bundle.choose(stack, version)?,
+            None => bundle,
+        };
+        build(&store, &bundle, &options, &on_event, &Cancel::new())
     });
     match result {
         Ok(image) => say(format!("{} {}", image.folder, image.manifest.digest)),

@@ -53,12 +53,36 @@ impl Bundle {
         let text = str::from_utf8(text).map_err(|error| Error::Lock(error.to_string()))?;
         let lock = Lock::parse(text)?;
         let bundle = Self { lock, files };
-        for module in bundle.lock.programs.iter().filter_map(|program| program.module.as_deref()) {
+        let modules = bundle.lock.programs.iter().flat_map(|program| {
+            let others = program.others.iter().map(|other| other.module.as_str());
+            program.module.as_deref().into_iter().chain(others)
+        });
+        for module in modules {
             if bundle.module(module).next().is_none() {
                 return Err(Error::Lock(format!("there is no module folder {module}")));
             }
         }
         Ok(bundle)
+    }
+
+    /// The same with another version of what gives a stack its name.
+    ///
+    /// # Errors
+    /// [`Error::NoVersion`] when that is none of [`Self::versions_of`].
+    pub fn choose(mut self, stack: Stack, version: &str) -> Result<Self, Error> {
+        let known: Vec<String> = self.versions_of(stack).into_iter().map(str::to_owned).collect();
+        let programs = self.lock.programs.iter_mut();
+        let mut named = programs.filter(|program| Some(program.name.as_str()) == stack.program());
+        if named.next().is_some_and(|program| program.choose(version)) {
+            return Ok(self);
+        }
+        Err(Error::NoVersion { stack, version: version.to_owned(), known })
+    }
+
+    /// The versions that a stack's node image can be asked for, the usual one first; none where Debian says the version.
+    pub fn versions_of(&self, stack: Stack) -> Vec<&str> {
+        let program = stack.program().and_then(|name| self.program(name));
+        program.into_iter().flat_map(Program::versions).collect()
     }
 
     /// What the bundle holds.
@@ -218,4 +242,46 @@ fn read_files(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_another_image_of_the_same_other_programs() {
+        let bundle = Bundle::embedded().unwrap();
+        let usual = bundle.lock.programs[0].version.clone();
+        assert_eq!(bundle.versions_of(Stack::Kubernetes)[0], usual);
+        let key = |bundle: &Bundle| bundle.image_key(Stack::Kubernetes).unwrap();
+        let same = bundle.clone().choose(Stack::Kubernetes, &usual).unwrap();
+        assert_eq!(key(&same), key(&bundle), "what else there is to choose means nothing");
+        for version in bundle.versions_of(Stack::Kubernetes).into_iter().skip(1) {
+            let other = bundle.clone().choose(Stack::Kubernetes, version).unwrap();
+            assert_ne!(key(&other), key(&bundle));
+            assert_eq!(other.versions()["kube"], version);
+            let program_keys = |bundle: &Bundle| -> Vec<String> {
+                let others = bundle.lock.programs.iter().filter(|program| program.name != "kube");
+                others.map(|program| bundle.program_key(program)).collect()
+            };
+            assert_eq!(program_keys(&other), program_keys(&bundle));
+            let module = other.program("kube").and_then(|kube| kube.module.clone()).unwrap();
+            let files: Vec<&str> = other.module(&module).map(|(name, _)| name).collect();
+            assert_eq!(files, ["go.mod", "go.sum", "main.go"]);
+            let named = |name: &str| {
+                other.module(&module).find(|(file, _)| *file == name).map(|(_, bytes)| bytes)
+            };
+            let of_kube = bundle.module("kube").find(|(file, _)| *file == "main.go").unwrap().1;
+            assert_eq!(named("main.go"), Some(of_kube), "one main for all");
+        }
+    }
+
+    #[test]
+    fn a_version_that_is_not_there_is_told_with_those_that_are() {
+        let choose = |stack, version: &str| Bundle::embedded().unwrap().choose(stack, version);
+        let error = choose(Stack::Kubernetes, "1.2.3").unwrap_err();
+        assert_eq!(error.to_string(), "the bundle has no kubernetes 1.2.3");
+        assert!(error.help().unwrap().starts_with("choose one of: 1."));
+        assert!(choose(Stack::Incus, "6.0").unwrap_err().help().unwrap().contains("Debian"));
+    }
 }

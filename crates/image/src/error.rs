@@ -4,6 +4,7 @@ use std::io;
 
 use camino::{Utf8Path, Utf8PathBuf};
 
+use crate::stack::Stack;
 use crate::tools::Tool;
 
 /// A failure of the store, of a build or of an import. The message names the object; the cause is in `source`.
@@ -23,6 +24,16 @@ pub enum Error {
     /// The bundle's lock does not hold together.
     #[error("the bundle's lock is not valid: {0}")]
     Lock(String),
+    /// The bundle has no such version of what gives a stack its name.
+    #[error("the bundle has no {stack} {version}")]
+    NoVersion {
+        /// The stack.
+        stack: Stack,
+        /// As asked for.
+        version: String,
+        /// What it has.
+        known: Vec<String>,
+    },
     /// Programs or libraries that building needs are not on this machine. All of them are listed.
     #[error("building the node image needs what is not on this machine: {}", names(.0))]
     MissingTools(Vec<Tool>),
@@ -180,6 +191,7 @@ impl Error {
             _ if self.is_disk_full() => "image.disk_full",
             Self::Io { .. } => "image.io",
             Self::Lock(_) => "image.bundle_lock",
+            Self::NoVersion { .. } => "image.no_version",
             Self::MissingTools(_) => "image.missing_tools",
             Self::GoTooOld { .. } => "image.go_too_old",
             Self::NotRoot => "image.not_root",
@@ -217,6 +229,10 @@ impl Error {
                 let packages = packages.join(" ");
                 format!("run `apt-get install -y {packages}`")
             }
+            Self::NoVersion { stack, known, .. } if known.is_empty() => {
+                format!("leave the version out: Debian says that of {stack}")
+            }
+            Self::NoVersion { known, .. } => format!("choose one of: {}", known.join(", ")),
             Self::GoTooOld { needed, .. } => {
                 format!("install Go {needed} or newer from https://go.dev/dl")
             }

@@ -57,7 +57,7 @@ pub use error::Error;
 pub use event::{Event, OnEvent, Step, Unit};
 pub use instance::INSTANCE_IMAGES;
 pub use layer::Layer;
-pub use lock::{Build, Debian, Download, Go, Image, Lock, Program};
+pub use lock::{Build, Debian, Download, Go, Image, Lock, OtherVersion, Program};
 pub use node::{NodeImage, NodeManifest};
 pub use oci::host_architecture;
 pub use prune::{NodeImageInfo, Pruned, list, prune};

@@ -108,6 +108,22 @@ pub struct Program {
     /// Artifacts that are taken from the Debian base, by path there.
     #[serde(default)]
     pub debian: BTreeMap<String, String>,
+    /// Other versions that can be asked for. No part of what this one is made from.
+    #[serde(default, rename = "other", skip_serializing)]
+    pub others: Vec<OtherVersion>,
+}
+
+/// What differs in another version of a program.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtherVersion {
+    /// Upstream's version, without a `v`.
+    pub version: String,
+    /// Folder of its Go module in the bundle.
+    pub module: String,
+    /// Variables that the linker sets otherwise, in every build.
+    #[serde(default)]
+    pub stamps: BTreeMap<String, String>,
 }
 
 /// One `go build`.
@@ -202,6 +218,29 @@ impl Program {
         built.chain(self.debian.keys()).map(String::as_str).collect()
     }
 
+    /// The versions that can be asked for, that of the lock first.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = &str> {
+        let others = self.others.iter().map(|other| other.version.as_str());
+        std::iter::once(self.version.as_str()).chain(others)
+    }
+
+    /// Makes it one of its versions, and no other any more; `false` where that is not among them.
+    pub(crate) fn choose(&mut self, version: &str) -> bool {
+        let others = std::mem::take(&mut self.others);
+        if self.version == version {
+            return true;
+        }
+        let Some(other) = others.into_iter().find(|other| other.version == version) else {
+            return false;
+        };
+        self.version = other.version;
+        self.module = Some(other.module);
+        for build in &mut self.builds {
+            build.stamps.extend(other.stamps.clone());
+        }
+        true
+    }
+
     /// The download for an architecture.
     pub(crate) fn download(&self, architecture: &str) -> Option<&Download> {
         self.downloads.iter().find(|download| download.arch == architecture)
@@ -218,6 +257,13 @@ impl Program {
         let unknown = self.files.values().find(|name| !artifacts.contains(name.as_str()));
         if let Some(name) = unknown {
             return Err(format!("nothing makes its artifact {name}"));
+        }
+        if !self.others.is_empty() && (!self.downloads.is_empty() || !self.debian.is_empty()) {
+            return Err("only what is built has other versions".into());
+        }
+        let versions: BTreeSet<&str> = self.versions().collect();
+        if versions.len() <= self.others.len() {
+            return Err("one of its versions is there twice".into());
         }
         for download in &self.downloads {
             let brought: BTreeSet<&str> =
@@ -355,6 +401,9 @@ mod tests {
         assert!(refused(&format!("{program}{program}")).contains("program p is there twice"));
         let text = refused(&format!("{program}files = {{ \"usr/bin/q\" = \"q\" }}"));
         assert!(text.contains("program p: nothing makes its artifact q"), "{text}");
+        let other = "[[program.other]]\nversion = \"2\"\nmodule = \"p\"\n";
+        let text = refused(&format!("{program}{other}"));
+        assert!(text.contains("program p: only what is built has other versions"), "{text}");
         let image = "[[image]]\nname = \"i\"\nprogram = \"p\"\nbase = \"i\"\n";
         let text = refused(&format!("{program}{image}"));
         assert!(text.contains("image i: it lies below itself"), "{text}");

@@ -31,6 +31,15 @@ impl Stack {
         }
     }
 
+    /// The program of the lock that gives the stack its name, and its image its version.
+    #[must_use]
+    pub const fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Kubernetes => Some("kube"),
+            Self::Incus => None,
+        }
+    }
+
     /// The stack of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {

@@ -11,6 +11,10 @@ const ADMINISTRATORS: &str = "kubeadm:cluster-admins";
 /// Who may join a cluster of kubeadm as a node.
 const BOOTSTRAPPERS: &str = "system:bootstrappers:kubeadm:default-node-token";
 
+/// The user name of those who have addresses of Services.
+pub const LOAD_BALANCER: &str = "bivouac:load-balancer";
+/// The group of those of them who give addresses.
+pub const LOAD_BALANCER_ALLOCATORS: &str = "bivouac:load-balancer-allocators";
 /// The user name of flannel.
 pub const FLANNEL: &str = "bivouac:flannel";
 
@@ -105,6 +109,11 @@ pub fn kube_proxy() -> LeafRequest {
 /// flannel, which has no rights until they are given to [`FLANNEL`].
 pub fn flannel() -> LeafRequest {
     client(FLANNEL, None, Signer::Cluster)
+}
+
+/// Who has addresses of Services, and gives them. Has no rights until they are given to [`LOAD_BALANCER`] and [`LOAD_BALANCER_ALLOCATORS`].
+pub fn load_balancer(allocates: bool) -> LeafRequest {
+    client(LOAD_BALANCER, allocates.then_some(LOAD_BALANCER_ALLOCATORS), Signer::Cluster)
 }
 
 /// Who joins a node by `kubeadm join`, in the place of a bootstrap token.

@@ -23,10 +23,10 @@ mod self_signed;
 
 pub use authority::{Authorities, Authority, ServiceAccountKeys, Signer};
 pub use catalog::{
-    ControlPlane, FLANNEL, KubeletServing, admin, apiserver, apiserver_etcd_client,
-    apiserver_kubelet_client, controller_manager, etcd_healthcheck_client, etcd_peer, etcd_server,
-    flannel, front_proxy_client, joiner, kube_proxy, kubelet_client, kubelet_serving, scheduler,
-    super_admin,
+    ControlPlane, FLANNEL, KubeletServing, LOAD_BALANCER, LOAD_BALANCER_ALLOCATORS, admin,
+    apiserver, apiserver_etcd_client, apiserver_kubelet_client, controller_manager,
+    etcd_healthcheck_client, etcd_peer, etcd_server, flannel, front_proxy_client, joiner,
+    kube_proxy, kubelet_client, kubelet_serving, load_balancer, scheduler, super_admin,
 };
 pub use error::{Error, Result};
 pub use kubeconfig::{Access, Kubeconfig, entry_name, is_empty, merge, remove};

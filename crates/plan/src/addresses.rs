@@ -2,7 +2,7 @@
 //!
 //! A node takes a *slot*, from 0: its address is the node network's base + 2 + slot (the ground itself is base + 1), and its pods get
 //! the slot-th share of the pod network, in each IP family. A node keeps its slot while it exists; a new one takes the lowest that
-//! is free.
+//! is free. The upper part of a node network is never given to nodes: it is for Services of type `LoadBalancer`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -231,7 +231,8 @@ fn slot(networks: &Addresses, slot: u32) -> Option<NodeAddresses> {
     let node = |own: &NodeNetwork| {
         let address = nth_address(&own.network, slot.checked_add(FIRST_NODE)?);
         let usable = own.network.contains(&address) && address < own.network.broadcast();
-        usable.then_some(address)
+        let is_of_services = own.service_addresses().is_some_and(|range| range.contains(address));
+        (usable && !is_of_services).then_some(address)
     };
     let addresses = networks.node_networks.iter().map(node).collect::<Option<Vec<_>>>()?;
     let pod_networks = networks.pod_networks.iter().map(|pods| share(pods, slot));

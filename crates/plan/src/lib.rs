@@ -14,6 +14,7 @@ mod changes;
 mod down;
 mod ground;
 mod up;
+mod versions;
 
 pub use action::{Action, Plan};
 pub use addresses::assign_addresses;

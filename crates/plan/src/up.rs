@@ -9,10 +9,19 @@ use bivouac_spec::{
 };
 use ipnet::IpNet;
 
-use crate::{Action, Change, Plan, changes, ground};
+use crate::{Action, Change, Plan, changes, ground, versions};
 
 /// Parts of a cluster that it keeps for its whole life.
 const FIXED: [&str; 3] = ["spec.provider", "spec.stack", "spec.network"];
+/// Of these, what can change: what is only a service of each node, add-ons, how images are had, and the version (see [`versions`]).
+const CHANGEABLE: [&str; 6] = [
+    "spec.network.loadBalancer",
+    "spec.stack.kubernetes.addons",
+    "spec.stack.kubernetes.drainTimeout",
+    "spec.stack.kubernetes.proxy",
+    "spec.stack.kubernetes.registries",
+    "spec.stack.kubernetes.version",
+];
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +40,8 @@ pub struct UpRequest<'a> {
     pub records: &'a BTreeMap<NodeName, NodeRecord>,
     /// The key of the node image that a new cluster would be made from.
     pub image: &'a str,
+    /// Whether nodes get back the node image with which the cluster was usable last.
+    pub goes_back: bool,
 }
 
 /// What would make the ground equal to the cluster file. Empty when it is.
@@ -100,6 +111,7 @@ fn refusals(request: &UpRequest<'_>) -> Vec<Problem> {
             let nodes = applied.cluster.nodes().len();
             let mut refusals: Vec<_> =
                 fixed.map(|change| refusal(name.as_str(), nodes, change)).collect();
+            refusals.extend(versions::refusal(applied, request.cluster));
             refusals.extend(observed.and_then(|observed| other_network(request, observed)));
             refusals
         }
@@ -117,7 +129,8 @@ fn refusals(request: &UpRequest<'_>) -> Vec<Problem> {
 }
 
 fn is_fixed(change: &Change) -> bool {
-    FIXED.iter().any(|fixed| change.path.starts_with(fixed))
+    let is_in = |paths: &[&str]| paths.iter().any(|path| change.path.starts_with(path));
+    is_in(&FIXED) && !is_in(&CHANGEABLE)
 }
 
 fn refusal(name: &str, nodes: usize, change: &Change) -> Problem {
@@ -212,9 +225,10 @@ fn actions(request: &UpRequest<'_>) -> Vec<Action> {
     }
     // Made, started, updated: in this order.
     actions.sort_by_key(|action| match action {
-        Action::StartNode { .. } => 1,
-        Action::UpdateNode { .. } => 2,
-        _ => 0,
+        Action::StartNode { .. } => (1, 0),
+        Action::UpdateNode { remakes: true, role, .. } => (3, turn(*role, request.goes_back)),
+        Action::UpdateNode { .. } => (2, 0),
+        _ => (0, 0),
     });
     let reason = || "the cluster file has no such node".to_owned();
     let removed = removed(request, &known).into_iter();
@@ -289,6 +303,15 @@ fn update(
     Some(Action::UpdateNode { node, role, aspects, remakes, reason: reasons.join("; ") })
 }
 
+/// When a node's turn is to be made anew: workers are never newer than the control planes that they ask.
+const fn turn(role: Role, goes_back: bool) -> u8 {
+    match (role, goes_back) {
+        (Role::ControlPlane | Role::Member, false) | (Role::Worker, true) => 0,
+        (Role::Balancer, _) => 1,
+        (Role::Worker, false) | (Role::ControlPlane | Role::Member, true) => 2,
+    }
+}
+
 /// What differs, in plain words.
 fn difference(aspect: Aspect, record: &NodeRecord, wanted: &NodeRecord) -> String {
     match aspect {
@@ -326,18 +349,20 @@ fn notes(request: &UpRequest<'_>) -> Vec<String> {
             .filter(|(node, found)| found.state == ObservedState::Running && differs(node, found));
         differing.map(|(node, _)| node.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let images = of_nodes(&|node, found| {
-        let wanted = request.records.get(node).map(|wanted| wanted.image.as_str());
-        wanted.is_some_and(|wanted| wanted != request.image)
-            && found.record.as_ref().is_some_and(|record| record.image != request.image)
-    });
+    let wanted = |node: &NodeName| request.records.get(node).map(|wanted| wanted.image.as_str());
+    let has = |found: &ObservedNode| found.record.as_ref().map(|record| record.image.clone());
+    // Nothing is said while nodes get another one, or get back the one that they had.
+    let settled = observed.nodes.iter().all(|(node, found)| has(found).as_deref() == wanted(node));
+    let images =
+        of_nodes(&|node, _| settled && wanted(node).is_some_and(|wanted| wanted != request.image));
     let moved = of_nodes(&|node, found| {
         let wanted = request.addresses.nodes.get(node).map(|node| node.primary());
         wanted.zip(found.address).is_some_and(|(wanted, found)| wanted != found)
     });
     let remake = format!("`bivouac down {name}` and `bivouac up` make it anew");
+    let renew = format!("`bivouac upgrade {name}` makes it anew around its data");
     let found = [
-        (images, format!("runs from another node image than `{}`; {remake}", request.image)),
+        (images, format!("runs from another node image than `{}`; {renew}", request.image)),
         (moved, format!("has another address than was assigned to it; {remake}")),
     ];
     let found = found.into_iter().filter(|(nodes, _)| !nodes.is_empty());

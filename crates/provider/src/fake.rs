@@ -3,6 +3,7 @@
 //! A node runs a handful of programs (see `program`), and its agent says that it is usable. Any call can be made to fail, before
 //! or after it had its effect, so that a test can go through every place at which trouble can come.
 
+mod data;
 mod node;
 mod program;
 
@@ -63,12 +64,15 @@ struct FakeCluster {
     nodes: BTreeMap<NodeName, FakeState>,
 }
 
+/// Files by their paths, each with its mode.
+type Files = BTreeMap<Utf8PathBuf, (u32, Vec<u8>)>;
+
 /// What a node is.
 #[derive(Debug, Clone)]
 struct FakeState {
     pid: Option<u32>,
     request: NodeRequest,
-    files: BTreeMap<Utf8PathBuf, (u32, Vec<u8>)>,
+    files: Files,
     log: String,
 }
 
@@ -322,6 +326,8 @@ fn fit() -> Survey {
         open_files: 1 << 20,
         occupied: BTreeMap::new(),
         reaches_nodes: true,
+        shares_network: true,
+        file_systems: ["ext4".to_owned()].into(),
         identity: String::new(),
         place: "memory".to_owned(),
         remakes_for: vec![Aspect::Image],

@@ -40,6 +40,12 @@ pub struct Facts {
     pub occupied: BTreeMap<IpNet, String>,
     /// Whether the addresses of nodes can be reached from here. Where not, only published ports can.
     pub reaches_nodes: bool,
+    /// Whether this machine is on the network between the nodes: it also reaches addresses there that are no node's own.
+    #[serde(default)]
+    pub shares_network: bool,
+    /// The file systems that a node can keep in a file of its own, through a loop device: `btrfs`. None where nodes get no such devices.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub file_systems: BTreeSet<String>,
     /// What tells this ground from others of its kind. Empty where there is no other, or none can be told.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub identity: String,

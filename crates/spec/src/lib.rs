@@ -10,7 +10,7 @@
 //! - [`cluster`]: the cluster file: types, defaults, validation, JSON schema
 //! - [`node`]: what one node must be ([`node::NodeConfig`]) and what it says of itself ([`node::NodeStatus`])
 //! - [`facts`]: what a provider says of its ground, and what it found there
-//! - [`network`]: the addresses that bivouac assigns
+//! - [`network`], [`range`]: the addresses that bivouac assigns
 //! - [`name`], [`quantity`]: words and amounts, parsed once
 //! - [`problem`]: the one shape of everything that goes wrong
 
@@ -21,10 +21,12 @@ pub mod network;
 pub mod node;
 pub mod problem;
 pub mod quantity;
+pub mod range;
 
 pub use cluster::Cluster;
 pub use facts::{Facts, NodeRecord, ObservedCluster, ObservedNode};
-pub use name::{ClusterName, NodeName};
+pub use name::{ClusterName, NodeName, SnapshotName};
 pub use network::{Addresses, PublishedPort};
 pub use node::{NodeConfig, NodeStatus};
 pub use problem::{Class, Problem, Problems};
+pub use range::AddressRange;

@@ -14,6 +14,9 @@ pub const CLUSTER_NAME_MAX: usize = 40;
 /// The longest node name: a DNS label, which is also the kernel's limit for a host name (64 bytes with its end).
 pub const NODE_NAME_MAX: usize = 63;
 
+/// The longest snapshot name: that of a folder, and of a cluster with a word before it.
+pub const SNAPSHOT_NAME_MAX: usize = 63;
+
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
@@ -122,6 +125,11 @@ name_type!(
     /// The name of a node within its cluster: a DNS label, its host name and, on Kubernetes, the name of its Node object.
     NodeName,
     NODE_NAME_MAX
+);
+name_type!(
+    /// The name of a snapshot among those of its cluster: a DNS label of at most [`SNAPSHOT_NAME_MAX`] characters.
+    SnapshotName,
+    SNAPSHOT_NAME_MAX
 );
 
 impl Default for ClusterName {

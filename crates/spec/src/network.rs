@@ -9,6 +9,12 @@ use sha2::{Digest, Sha256};
 
 use crate::NodeName;
 use crate::cluster::Protocol;
+use crate::range::AddressRange;
+
+/// More addresses for Services would help nobody.
+const MOST_SERVICE_ADDRESSES: u32 = 256;
+/// Of a larger network only the beginning counts, so that addresses stay short.
+const COUNTED_BITS: u8 = 16;
 
 /// One value for each IP family that a cluster has: of the one that is preferred, and of the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +92,29 @@ pub struct NodeAddresses {
     pub pod_networks: Vec<IpNet>,
 }
 
+impl NodeNetwork {
+    /// The addresses that no node gets, because Services do: the upper eighth of the network, or of its first 65,536 addresses. None in
+    /// networks that are too small for that.
+    #[must_use]
+    pub fn service_addresses(&self) -> Option<AddressRange> {
+        let bits = (self.network.max_prefix_len() - self.network.prefix_len()).min(COUNTED_BITS);
+        let (end, share) = (1_u32 << bits, (1_u32 << bits) / 8);
+        // The last address is that of everybody in an IPv4 network.
+        let first = end - share.min(MOST_SERVICE_ADDRESSES);
+        let at = |n: u32| AddressRange::nth(&self.network, n);
+        (share > 1).then(|| AddressRange::new(at(first), at(end - 2)))
+    }
+
+    /// The part of the network that others may give away: its lower half, away from what Services get. Absent where Services get nothing.
+    #[must_use]
+    pub fn lower_half(&self) -> Option<IpNet> {
+        self.service_addresses()?;
+        let longest = self.network.max_prefix_len() - COUNTED_BITS;
+        let prefix = self.network.prefix_len().max(longest) + 1;
+        IpNet::new(self.network.network(), prefix).ok()
+    }
+}
+
 impl Addresses {
     /// The network between the nodes, of the family that is preferred.
     #[must_use]
@@ -129,4 +158,33 @@ pub struct PublishedPort {
     pub host_ip: Option<IpAddr>,
     /// The port on the host. When absent, the ground chooses one that is free; it stays while the node exists.
     pub host_port: Option<u16>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_have_the_upper_part_of_a_network() {
+        let of = |text: &str| {
+            let network: IpNet = text.parse().unwrap();
+            let own = NodeNetwork { network, gateway: network.addr() };
+            own.service_addresses().map(|range| range.to_string())
+        };
+        assert_eq!(of("10.89.0.0/24").unwrap(), "10.89.0.224-10.89.0.254");
+        assert_eq!(of("10.89.0.0/16").unwrap(), "10.89.255.0-10.89.255.254");
+        assert_eq!(of("10.0.0.0/8").unwrap(), "10.0.255.0-10.0.255.254");
+        assert_eq!(of("10.89.0.32/28").unwrap(), "10.89.0.46-10.89.0.46");
+        assert_eq!(of("fd00:89::/64").unwrap(), "fd00:89::ff00-fd00:89::fffe");
+        assert_eq!((of("10.89.0.0/29"), of("10.89.0.1/32")), (None, None));
+        let lower = |text: &str| {
+            let network: IpNet = text.parse().unwrap();
+            let own = NodeNetwork { network, gateway: network.addr() };
+            own.lower_half().map(|half| half.to_string())
+        };
+        assert_eq!(lower("10.89.0.0/24").unwrap(), "10.89.0.0/25");
+        assert_eq!(lower("10.0.0.0/8").unwrap(), "10.0.0.0/17");
+        assert_eq!(lower("fd00:89::/64").unwrap(), "fd00:89::/113");
+        assert_eq!(lower("10.89.0.0/29"), None);
+    }
 }

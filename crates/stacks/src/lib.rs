@@ -13,5 +13,6 @@ mod kubernetes;
 mod stack;
 
 pub use stack::{
-    Access, Change, IncusAccess, Keys, KubernetesAccess, RenderRequest, Stack, Step, open,
+    Access, Change, Drain, Given, IncusAccess, Keys, KubernetesAccess, RenderRequest, Stack, Step,
+    open, open_with,
 };

@@ -5,11 +5,14 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use bivouac_pki::{Issued, Kubeconfig, entry_name};
-use bivouac_spec::facts::Member;
+use bivouac_pki::{Issued, Kubeconfig, Secret, entry_name};
+use bivouac_spec::cluster::Source;
+use bivouac_spec::facts::{Applied, Member};
+use bivouac_spec::quantity::Span;
 use bivouac_spec::{
     Addresses, Cluster, ClusterName, Facts, NodeConfig, NodeName, Problem, cluster,
 };
+use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// What runs on the nodes of a cluster.
@@ -51,6 +54,23 @@ pub trait Stack: Send + Sync {
     fn steps(&self, request: &RenderRequest<'_>, change: &Change<'_>)
     -> Result<Vec<Step>, Problem>;
 
+    /// The folders of a node that hold its data: what a snapshot copies, and what it is restored from. Absolute paths.
+    fn data(&self) -> Vec<Utf8PathBuf>;
+
+    /// The nodes of a fork that join it, where the others found it from their copies of the data. All others stay what they were.
+    ///
+    /// # Errors
+    /// When this stack cannot make another cluster of a copy.
+    fn fork_joins(&self, cluster: &Cluster) -> Result<BTreeSet<NodeName>, Problem>;
+
+    /// What makes the copied data of the cluster `before` that of the one in the request, whose `joined` are those that
+    /// [`Self::fork_joins`] names. Each step names one node, where the data is and nothing else runs yet; those of different nodes need
+    /// not wait for each other. Each can be done again.
+    ///
+    /// # Errors
+    /// When this stack cannot make another cluster of a copy, or not this one of that.
+    fn fork(&self, before: &Applied, request: &RenderRequest<'_>) -> Result<Vec<Step>, Problem>;
+
     /// What the user gets.
     ///
     /// # Errors
@@ -74,6 +94,25 @@ pub struct RenderRequest<'a> {
     pub joined: &'a BTreeSet<NodeName>,
 }
 
+/// What a caller gives beside the cluster file.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// What was found where the cluster file points to: contents of files, values of variables. It is kept with the keys, and what is
+    /// not found any more stays as it was found before.
+    pub found: BTreeMap<Source, Secret>,
+    /// How nodes are left by their work, in place of what the cluster file says.
+    pub drain: Option<Drain>,
+}
+
+/// How the work of a node leaves it, before it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    /// It moves away, and may take this long for it.
+    Within(Span),
+    /// It ends with the node.
+    No,
+}
+
 /// A moment in the life of a cluster.
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a> {
@@ -81,6 +120,10 @@ pub enum Change<'a> {
     Joins(&'a NodeName),
     /// A node is about to be removed. The request does not have it any more; what others do not know of it is here.
     Leaves(&'a Member),
+    /// A node is about to be stopped and made anew around its data.
+    Remakes(&'a NodeName),
+    /// These nodes were made anew, and their services run; or they were to be, and what was begun ends here.
+    Remade(&'a [&'a NodeName]),
     /// All nodes are as the request says; so they were before.
     Changed(&'a Cluster),
 }
@@ -194,10 +237,30 @@ impl KubernetesAccess {
 pub fn open(stack: &cluster::Stack) -> Box<dyn Stack> {
     match stack {
         cluster::Stack::Kubernetes(settings) => {
-            Box::new(crate::kubernetes::Kubernetes { settings: settings.clone() })
+            let (settings, given) = (settings.clone(), Given::default());
+            Box::new(crate::kubernetes::Kubernetes { settings, given })
         }
         cluster::Stack::Incus(settings) => {
             Box::new(crate::incus::Incus { settings: settings.clone() })
         }
+    }
+}
+
+/// The stack that a cluster asks for, with what the caller gives beside.
+///
+/// # Errors
+/// When this stack cannot do what is asked for.
+pub fn open_with(stack: &cluster::Stack, given: Given) -> Result<Box<dyn Stack>, Problem> {
+    match stack {
+        cluster::Stack::Kubernetes(settings) => {
+            let settings = settings.clone();
+            Ok(Box::new(crate::kubernetes::Kubernetes { settings, given }))
+        }
+        cluster::Stack::Incus(_) if given.drain.is_some() => {
+            let message = "a member of Incus moves its instances as long as that takes";
+            Err(Problem::usage("stack.no_drain", message)
+                .help("leave `--drain-timeout` and `--no-drain` out"))
+        }
+        cluster::Stack::Incus(_) => Ok(open(stack)),
     }
 }

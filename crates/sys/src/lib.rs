@@ -14,6 +14,7 @@ pub mod machine;
 pub mod memory;
 pub mod mount;
 pub mod namespace;
+pub mod neighbour;
 pub mod netlink;
 pub mod nft;
 pub mod process;

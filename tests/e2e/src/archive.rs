@@ -80,6 +80,20 @@ impl TestImage {
         tar(&files)
     }
 
+    /// The digest of its manifest, and everything that a registry has of it by digest.
+    pub(crate) fn registry_blobs(&self) -> (String, Vec<(String, Vec<u8>)>) {
+        let files = self.oci_files();
+        let index = files.iter().find(|(path, _)| path == "index.json");
+        let index: Value = index
+            .and_then(|(_, content)| serde_json::from_slice(content).ok())
+            .expect("a layout has an index");
+        let manifest = index["manifests"][0]["digest"].as_str().expect("it names its manifest");
+        let blob = |(path, content): (String, Vec<u8>)| {
+            Some((path.strip_prefix("blobs/")?.replace('/', ":"), content))
+        };
+        (manifest.to_owned(), files.into_iter().filter_map(blob).collect())
+    }
+
     fn config(&self) -> Vec<u8> {
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         bytes(&json!({

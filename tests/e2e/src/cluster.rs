@@ -4,10 +4,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::wait::patience;
 use crate::{Bootstrap, Ground, Outcome, Provider, Run, Setting};
 
 /// How long kubectl may wait for things to become what they must be.
-const TIMEOUT: &str = "--timeout=100s";
+fn timeout() -> String {
+    format!("--timeout={}s", 100 * patience())
+}
 
 /// A cluster, which may or may not exist.
 #[derive(Debug)]
@@ -160,7 +163,7 @@ impl<'a> Cluster<'a> {
     /// When it does not come, with the object as it is.
     #[track_caller]
     pub fn wait(&self, object: &str, what: &str) {
-        let waited = self.kubectl(["wait", "--for", what, TIMEOUT, object]).outcome();
+        let waited = self.kubectl(["wait", "--for", what, &timeout(), object]).outcome();
         if waited.code != 0 {
             let described = self.kubectl(["describe", object]).outcome();
             panic!("waited for {what} of {object}: {waited}\n{described}");
@@ -173,7 +176,7 @@ impl<'a> Cluster<'a> {
     /// When that does not come, with the pods as they are.
     #[track_caller]
     pub fn wait_for_rollout(&self, deployment: &str) {
-        let waited = self.kubectl(["rollout", "status", TIMEOUT, deployment]).outcome();
+        let waited = self.kubectl(["rollout", "status", &timeout(), deployment]).outcome();
         if waited.code != 0 {
             let described = self.kubectl(["describe", "pods"]).outcome();
             panic!("waited for {deployment}: {waited}\n{described}");

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::binary::binary;
 use crate::compose;
+use crate::wait::patience;
 use crate::{Cluster, Engine, Provider, Run, Setting, say};
 
 /// Where nodes can be kept: on a disk, since an overlay cannot lie on an overlay, and tests must not fill memory.
@@ -139,7 +140,8 @@ impl Ground {
 
     /// `bivouac up` with these arguments.
     pub fn up<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
-        self.bivouac(["up"]).args(arguments)
+        let timeout = (300 * patience()).to_string();
+        self.bivouac(["up", "--timeout", &timeout]).args(arguments)
     }
 
     /// Builds the node images where they are not there yet, so that no test waits for one in the middle of something.

@@ -4,7 +4,8 @@
 //!
 //! The tests need root, a disk folder for state (`$BIVOUAC_E2E_DIR`, or `/var/tmp`) and the node images, which the first test
 //! builds into `$BIVOUAC_STORE` when they are not there. They use `$BIVOUAC`, or else build the binary. Settings with an [`Engine`] use
-//! that of `$DOCKER_HOST`, or the machine's, or start a `dockerd`. Clusters of theirs are called `e2e-…`; other clusters of the
+//! that of `$DOCKER_HOST`, or the machine's, or start a `dockerd`. `$BIVOUAC_E2E_PATIENCE`
+//! multiplies all deadlines, for slow machines. Clusters of theirs are called `e2e-…`; other clusters of the
 //! machine are left alone.
 //!
 //! Not here: the scenarios, which are in `tests/e2e`.
@@ -19,9 +20,11 @@ mod ground;
 mod host;
 mod power;
 mod props;
+mod registry;
 mod run;
 mod say;
 mod setting;
+mod soak;
 mod tally;
 mod wait;
 mod web;
@@ -34,9 +37,11 @@ pub use engine::Engine;
 pub use ground::Ground;
 pub use host::HostSnapshot;
 pub use props::{Mounted, OwnLink};
+pub use registry::{Login, TestAuthority, TestProxy, TestRegistry};
 pub use run::{Outcome, Run, Running};
 pub use say::say;
 pub use setting::{Bootstrap, Provider, Setting};
+pub use soak::{Round, Soak};
 pub use tally::Tally;
 pub use wait::{SOON, wait_until};
 pub use web::{fetch, free_ports, serve_once};

@@ -15,6 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group,
 use serde_json::Value;
 
 use crate::SOON;
+use crate::wait::patience;
 
 /// A command that is about to be run.
 #[derive(Debug)]
@@ -219,6 +220,19 @@ impl Running {
         self.wait_for_line(what, |heard| &heard.stdout, wanted)
     }
 
+    /// Waits for this many whole lines of standard error; false when the command ends with fewer.
+    ///
+    /// # Panics
+    /// When a minute passes without any of both.
+    #[track_caller]
+    pub fn wait_for_error_lines(&self, count: usize) -> bool {
+        let come = self.said.wait(SOON * patience(), |heard| {
+            let lines = heard.stderr.iter().filter(|byte| **byte == b'\n').count();
+            (lines >= count || heard.open == 0).then_some(lines >= count)
+        });
+        come.unwrap_or_else(|| panic!("waited for {count} lines from `{}`", self.line))
+    }
+
     #[track_caller]
     fn wait_for_line(
         &self,
@@ -226,7 +240,7 @@ impl Running {
         of: fn(&Heard) -> &Vec<u8>,
         wanted: impl Fn(&str) -> bool,
     ) -> String {
-        let found = self.said.wait(SOON, |heard| {
+        let found = self.said.wait(SOON * patience(), |heard| {
             let text = String::from_utf8_lossy(of(heard));
             let (whole, _) = text.rsplit_once('\n')?;
             whole.lines().find(|line| wanted(line)).map(str::to_owned)
@@ -245,6 +259,11 @@ impl Running {
         let _ = kill_process(self.pid(), Signal::KILL);
     }
 
+    /// Kills it with all of its process group, as the end of a session does.
+    pub fn kill_group(&self) {
+        let _ = kill_process_group(self.pid(), Signal::KILL);
+    }
+
     /// Interrupts it as Ctrl-C on a terminal does: the whole group.
     pub fn interrupt(&self) {
         let _ = kill_process_group(self.pid(), Signal::INT);
@@ -256,6 +275,7 @@ impl Running {
     /// When it does not end in time, or leaves its output open to processes that it started.
     #[track_caller]
     pub fn finish(mut self, within: Duration) -> Outcome {
+        let within = within * patience();
         let pidfd = pidfd_open(self.pid(), PidfdFlags::empty())
             .expect("a child that was not reaped is there");
         let timeout =

@@ -1,5 +1,6 @@
 //! Waiting for what cannot be waited on by an event.
 
+use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,15 @@ use std::time::{Duration, Instant};
 pub const SOON: Duration = Duration::from_secs(60);
 
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// How many times slower than usual the machine may be: `$BIVOUAC_E2E_PATIENCE`, such as 10 for an emulated one, or 1.
+pub(crate) fn patience() -> u32 {
+    static PATIENCE: OnceLock<u32> = OnceLock::new();
+    *PATIENCE.get_or_init(|| {
+        let set = std::env::var("BIVOUAC_E2E_PATIENCE").ok();
+        set.and_then(|times| times.parse().ok()).unwrap_or(1)
+    })
+}
 
 /// Probes until `probe` gives a value. It says what it saw when that is not yet what is waited for.
 ///
@@ -18,6 +28,7 @@ pub fn wait_until<T>(
     within: Duration,
     mut probe: impl FnMut() -> Result<T, String>,
 ) -> T {
+    let within = within * patience();
     let deadline = Instant::now() + within;
     loop {
         match probe() {

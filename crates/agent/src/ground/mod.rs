@@ -6,14 +6,16 @@
 //! files     /etc/machine-id, /etc/hosts, written in place               a problem
 //! routes    to the pods of other nodes, labelled by their protocol      the same
 //! resolver  the engine's DNS server, offered at the node's own address  a warning: the node works without the outside world
+//! machine   processors and memory as far as the node may use them       the same: it believes that it has more
 //! ```
 //!
-//! What follows the devices is done again when a running node takes a new config: nodes have come or gone.
+//! What follows the devices is done again when a running node takes a new config: nodes have come or gone, limits are others.
 //!
 //! Every step looks first and changes only what differs. All of them are tried, so that everything that is wrong is told at once.
 
 mod devices;
 mod files;
+mod machine;
 mod mounts;
 mod resolver;
 mod routes;
@@ -22,6 +24,7 @@ use std::fs;
 use std::io;
 
 use bivouac_spec::Problem;
+use bivouac_spec::cluster::Resources;
 use bivouac_spec::node::Ground;
 use bivouac_sys::process::{Resource, set_limit};
 use camino::Utf8Path;
@@ -97,6 +100,13 @@ pub(crate) fn ensure_room(options: &RunOptions, applied: &mut Applied) -> Vec<Pr
         applied.warnings.push(sentence(&error));
     }
     done.into_iter().filter_map(|done| done.err().map(Problem::from)).collect()
+}
+
+/// Shows the node its limits, unless that is what it was shown last.
+pub(crate) fn ensure_shown(ground: &Ground, shown: &mut Resources, applied: &mut Applied) {
+    if *shown != ground.resources && machine::ensure(ground.resources, applied) {
+        *shown = ground.resources;
+    }
 }
 
 /// Makes the node's surroundings what the ground says: also while it runs.

@@ -79,6 +79,11 @@ impl Definition {
         }
     }
 
+    /// Whether a node is usable without it.
+    pub(super) fn is_late(&self) -> bool {
+        matches!(self, Self::Task(Task { late: true, .. }))
+    }
+
     /// Absent: ready as soon as it runs.
     pub(super) fn pace(&self) -> Option<Pace> {
         match self {

@@ -198,7 +198,7 @@ impl Machine {
     }
 
     fn all_ready(&self) -> bool {
-        self.begun && self.units.iter().all(Unit::is_ready)
+        self.begun && self.units.iter().all(|unit| unit.is_ready() || unit.definition.is_late())
     }
 
     fn waits_for(&self, unit: &Unit) -> Vec<&str> {

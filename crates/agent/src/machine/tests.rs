@@ -170,6 +170,27 @@ fn another_config_or_the_stop_keeps_what_leaves_ahead_of_what_it_needed() {
 }
 
 #[test]
+fn nothing_late_is_waited_for() {
+    let mut config = config(&[(1, vec![]), (2, vec![0])]);
+    config.tasks[0].late = true;
+    let mut world = World::new(&config);
+    world.give(Event::Begin);
+    let (unit, round) = world.open.pop().unwrap();
+    world.give(Event::Answered { unit, round, answer: Answer::Yes });
+    assert_eq!(world.machine.phase(), NodePhase::Usable);
+    let status = &world.machine.status()[1];
+    assert_eq!((status.state, status.late), (UnitState::Starting, true));
+    // It is done all the same, and its trouble is not the node's.
+    let (unit, round) = world.open.pop().unwrap();
+    world.give(Event::Answered { unit, round, answer: Answer::not_yet("HTTP 503") });
+    assert_eq!(world.machine.phase(), NodePhase::Usable);
+    world.wait_for_deadline();
+    let (unit, round) = world.open.iter().copied().find(|(unit, _)| *unit == 1).unwrap();
+    world.give(Event::Answered { unit, round, answer: Answer::Yes });
+    assert_eq!(world.machine.status()[1].state, UnitState::Ready);
+}
+
+#[test]
 fn configs_that_contradict_each_other_do_not_hinder_each_other() {
     // u1 needs u0, and u2, which does not hear, needs u1.
     let first = config(&[(0, vec![]), (0, vec![0]), (0, vec![1])]);

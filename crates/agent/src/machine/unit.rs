@@ -212,6 +212,7 @@ impl Unit {
             pid: self.pid,
             restarts: self.restarts,
             ready_after: self.ready_after.map(super::super::clock::milliseconds),
+            late: self.definition.is_late(),
         }
     }
 }

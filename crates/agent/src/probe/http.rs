@@ -1,5 +1,6 @@
 //! HTTP and HTTPS. Connections are kept between tries, because on a small machine TLS handshakes are what probing costs.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -51,8 +52,9 @@ impl Clients {
             builder = builder.header(name, value);
         }
         let wrong = |error: ureq::http::Error| format!("not an HTTP request: {error}");
-        let sent = match &request.body {
-            Some(body) => client.run(builder.body(body.as_str()).map_err(wrong)?),
+        let body = body(request)?;
+        let sent = match &body {
+            Some(body) => client.run(builder.body(body.as_ref()).map_err(wrong)?),
             None => client.run(builder.body(()).map_err(wrong)?),
         };
         read(sent).map_err(|error| explain(&error, timeout))
@@ -86,6 +88,27 @@ impl Clients {
         made.insert(key, client.clone());
         Ok(client)
     }
+}
+
+/// A client for an answer that goes on and on: it may take so long to begin, and be quiet for so long.
+///
+/// # Errors
+/// A sentence saying why there is none.
+pub(crate) fn patient(tls: &Tls, begin: Duration, quiet: Duration) -> Result<Agent, String> {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("bivouac/", env!("CARGO_PKG_VERSION")))
+        .input_buffer_size(16 << 10)
+        .output_buffer_size(4 << 10)
+        .timeout_connect(Some(begin))
+        .timeout_recv_response(Some(begin))
+        .timeout_per_read(Some(quiet))
+        .tls_config(tls_config(tls)?)
+        .build();
+    Ok(Agent::new_with_config(config))
 }
 
 fn read(sent: Result<Response<Body>, ureq::Error>) -> Result<Reply, ureq::Error> {
@@ -168,8 +191,17 @@ pub(crate) fn judge(reply: &Reply, expect: &Expect) -> Result<(), String> {
     }
 }
 
+/// What is sent: what the request says, or what a file holds.
+fn body(request: &HttpRequest) -> Result<Option<Cow<'_, str>>, String> {
+    let Some(path) = &request.body_file else {
+        return Ok(request.body.as_deref().map(Cow::Borrowed));
+    };
+    let read = fs::read_to_string(path);
+    read.map(|text| Some(Cow::Owned(text))).map_err(|error| format!("cannot read {path}: {error}"))
+}
+
 /// What a JSON body says went wrong, as Kubernetes and many others put it.
-fn message(body: &[u8]) -> Option<String> {
+pub(crate) fn message(body: &[u8]) -> Option<String> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let message = body.get("message")?.as_str()?.trim();
     (!message.is_empty()).then(|| message.chars().take(300).collect())

@@ -144,6 +144,38 @@ fn an_error_of_the_server_is_quoted() {
 }
 
 #[test]
+fn what_is_sent_may_be_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = camino::Utf8Path::from_path(directory.path()).unwrap().join("body");
+    let mut request = HttpRequest::get("http://127.0.0.1:1/x");
+    request.body_file = Some(path.clone());
+    let check = |request| Check::Http { request, expect: Expect::success() };
+    let missing = once(check(request.clone())).unwrap_err();
+    assert!(missing.starts_with(&format!("cannot read {path}: ")), "{missing}");
+
+    std::fs::write(&path, "of the file").unwrap();
+    let (sent, seen) = std::sync::mpsc::channel();
+    let listener = local();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut text = Vec::new();
+        while !text.ends_with(b"of the file") {
+            let mut byte = [0];
+            std::io::Read::read_exact(&mut stream, &mut byte).unwrap();
+            text.push(byte[0]);
+        }
+        sent.send(String::from_utf8(text).unwrap()).unwrap();
+        std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+    });
+    request.url = format!("http://{address}/x");
+    request.method = "PATCH".into();
+    once(check(request)).unwrap();
+    assert!(seen.recv().unwrap().starts_with("PATCH /x HTTP/1.1\r\n"));
+}
+
+#[test]
 fn a_server_that_says_nothing_times_out() {
     let listener = local();
     let request = HttpRequest::get(format!("http://{}/x", listener.local_addr().unwrap()));

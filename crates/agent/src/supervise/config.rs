@@ -10,6 +10,7 @@
 //!
 //! All of it happens between two rounds of the loop. Meanwhile the status says `applying`, and shows the units as they were.
 
+use bivouac_spec::cluster::Resources;
 use bivouac_spec::node::{Ground, Mount};
 use bivouac_spec::{NodeConfig, Problem};
 use camino::Utf8PathBuf;
@@ -17,7 +18,7 @@ use camino::Utf8PathBuf;
 use super::{Supervisor, render};
 use crate::apply::{Applied, ensure_applied, leftovers};
 use crate::config::{Identity, Refused, open_config};
-use crate::ground::{ensure_room, ensure_surroundings, open_ground};
+use crate::ground::{ensure_room, ensure_shown, ensure_surroundings, open_ground};
 
 /// What was done for the configs up to now and still matters.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ pub(super) struct Changes {
     lasting: Vec<String>,
     /// Of what is done for each config.
     warnings: Vec<String>,
+    /// The limits that the node was shown.
+    shown: Resources,
     has_room: bool,
     has_delegated: bool,
 }
@@ -123,6 +126,7 @@ impl Supervisor {
         }
         let mut around = Applied::default();
         problems.extend(ensure_surroundings(ground, &self.options, &mut around));
+        ensure_shown(ground, &mut self.changes.shown, &mut around);
         let changes = [room.changes, around.changes.clone()].concat();
         if !changes.is_empty() {
             self.logs.note(&format!("furnished the node: {}", changes.join(", ")));

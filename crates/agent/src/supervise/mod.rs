@@ -3,6 +3,7 @@
 
 mod config;
 mod inbox;
+mod pause;
 mod publish;
 mod requests;
 mod server;
@@ -23,6 +24,7 @@ use rustix::event::epoll;
 
 use config::Changes;
 use inbox::Inbox;
+use pause::Pause;
 use publish::Publisher;
 use units::Companion;
 
@@ -108,6 +110,8 @@ struct Supervisor {
     signals: SignalFd,
     poll: std::os::fd::OwnedFd,
     publisher: Publisher,
+    /// While it lasts, only clients are served: everything else waits for its end.
+    pause: Option<Pause>,
     stopped: bool,
 }
 
@@ -161,6 +165,7 @@ impl Supervisor {
             signals,
             poll,
             publisher,
+            pause: None,
             stopped: false,
         };
         supervisor.perform_all(effects);
@@ -176,14 +181,14 @@ impl Supervisor {
         while !self.stopped {
             self.publish();
             let now = self.now();
-            let deadline =
-                self.machine.deadline().into_iter().chain(self.publisher.deadline()).min();
-            let timeout = deadline.map(|deadline| {
-                let left = deadline.saturating_sub(now);
-                rustix::event::Timespec {
-                    tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                    tv_nsec: i64::from(left.subsec_nanos()),
-                }
+            let deadlines = self.machine.deadline().into_iter().chain(self.publisher.deadline());
+            let left = match &self.pause {
+                Some(pause) => Some(pause.left()),
+                None => deadlines.min().map(|deadline| deadline.saturating_sub(now)),
+            };
+            let timeout = left.map(|left| rustix::event::Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(left.subsec_nanos()),
             });
             events.clear();
             let spare = rustix::buffer::spare_capacity(&mut events);
@@ -199,8 +204,11 @@ impl Supervisor {
             for event in &events {
                 self.react(event.data.u64(), event.flags);
             }
+            self.look_after_pause();
             let now = self.now();
-            if self.machine.deadline().is_some_and(|deadline| deadline <= now) {
+            if self.pause.is_none()
+                && self.machine.deadline().is_some_and(|deadline| deadline <= now)
+            {
                 self.handle(Event::Tick);
             }
         }
@@ -209,12 +217,17 @@ impl Supervisor {
         sweep::end_everything(&self.tools.processes, &self.signals);
         self.logs.drain();
         let _ = std::fs::remove_file(&self.options.places.socket);
-        rustix::fs::sync();
+        if !self.options.shares_kernel {
+            // A machine goes off after this. Elsewhere the host keeps what was written, and waiting for its disks costs seconds.
+            rustix::fs::sync();
+        }
         ExitCode::SUCCESS
     }
 
+    /// The clock of the node's units, which stands still while they do.
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        let now = self.pause.as_ref().map_or_else(Instant::now, Pause::began);
+        now.saturating_duration_since(self.started)
     }
 
     fn publish(&mut self) {
@@ -226,8 +239,10 @@ impl Supervisor {
         match token {
             token::SIGNALS => self.take_signals(),
             token::INBOX => {
-                for event in self.inbox.take() {
-                    self.handle(event);
+                let events = self.inbox.take();
+                match &mut self.pause {
+                    Some(pause) => pause.postpone(events),
+                    None => events.into_iter().for_each(|event| self.handle(event)),
                 }
             }
             token::LISTENER => self.publisher.server.accept(&self.poll),
@@ -238,11 +253,18 @@ impl Supervisor {
     fn take_signals(&mut self) {
         while let Ok(Some(signal)) = self.signals.read() {
             match signal {
+                // During a pause none is taken for ended, so that nothing is started.
                 Signal::CHILD => {}
                 Signal::TERM | Signal::INT | Signal::QUIT | Signal::POWER => self.stop(),
                 _ => {}
             }
         }
+        if self.pause.is_none() {
+            self.reap();
+        }
+    }
+
+    fn reap(&mut self) {
         for (pid, status) in self.tools.processes.reap() {
             if let Some(unit) = self.running.remove(&pid) {
                 self.end(unit, describe(status));
@@ -251,6 +273,7 @@ impl Supervisor {
     }
 
     fn stop(&mut self) {
+        self.thaw("the node is being stopped");
         self.logs.note("stopping");
         self.publisher.stops = true;
         self.handle(Event::Stop);

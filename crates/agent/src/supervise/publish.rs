@@ -117,9 +117,10 @@ impl Publisher {
         self.server.send_status(client, follow, Newest { line: &line, ..newest }, poll);
     }
 
-    pub(super) fn reply(&mut self, client: u64, reply: &Reply, poll: &OwnedFd) {
+    /// Answers a client; with `stays` it may ask for more.
+    pub(super) fn reply(&mut self, client: u64, reply: &Reply, stays: bool, poll: &OwnedFd) {
         let newest = Newest { line: &self.line, version: self.version };
-        self.server.send(client, reply, newest, poll);
+        self.server.send(client, reply, stays, newest, poll);
     }
 
     pub(super) fn flush(&mut self, client: u64, poll: &OwnedFd) {

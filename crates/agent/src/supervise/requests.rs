@@ -1,5 +1,7 @@
 //! What clients ask for.
 
+use std::time::Duration;
+
 use bivouac_spec::Problem;
 use rustix::event::epoll;
 
@@ -20,6 +22,15 @@ impl Supervisor {
                     self.publisher.answer(client, follow, &self.machine, now, &self.poll);
                     continue;
                 }
+                Ok(Request::Pause { patience }) => {
+                    self.pause(client, Duration::from_millis(patience))
+                }
+                Ok(Request::Thaw {}) => self.thaw_for(client),
+                Ok(Request::Restart { .. } | Request::Apply {}) if self.pause.is_some() => {
+                    let text = "the node is paused, so that its data can be copied";
+                    let help = "run the same command again in a few seconds";
+                    Reply::Problem(Problem::failed("agent.paused", text).help(help))
+                }
                 Ok(Request::Restart { service }) => self.restart(&service),
                 Ok(Request::Apply {}) => match self.take_config() {
                     Ok(()) => Reply::Done(true),
@@ -28,7 +39,8 @@ impl Supervisor {
                 Ok(Request::Stop {}) => Reply::Done(true),
                 Err(problem) => Reply::Problem(problem),
             };
-            self.publisher.reply(client, &reply, &self.poll);
+            let stays = matches!(reply, Reply::Paused(_));
+            self.publisher.reply(client, &reply, stays, &self.poll);
             if stops {
                 self.stop();
             }

@@ -105,15 +105,37 @@ impl Server {
         }
     }
 
-    /// Answers any other request.
-    pub(super) fn send(&mut self, token: u64, reply: &Reply, newest: Newest<'_>, poll: &OwnedFd) {
+    /// Answers any other request. With `stays` the client may ask for more.
+    pub(super) fn send(
+        &mut self,
+        token: u64,
+        reply: &Reply,
+        stays: bool,
+        newest: Newest<'_>,
+        poll: &OwnedFd,
+    ) {
         if let Some(client) = self.clients.get_mut(&token) {
             let line = serde_json::to_string(reply).expect("replies have string keys only");
             client.unsent.extend_from_slice(line.as_bytes());
             client.unsent.push(b'\n');
-            client.ends = true;
+            client.ends = !stays;
             self.flush(token, newest, poll);
         }
+    }
+
+    /// Whether the client is still there.
+    pub(super) fn has(&self, token: u64) -> bool {
+        self.clients.contains_key(&token)
+    }
+
+    /// Lets a client go.
+    pub(super) fn dismiss(&mut self, token: u64) {
+        self.clients.remove(&token);
+    }
+
+    /// The process at the other end of a client, in the agent's own pid namespace; `None` if it is in none below.
+    pub(super) fn process_of(&self, token: u64) -> Option<u32> {
+        bivouac_sys::process::peer_of(&self.clients.get(&token)?.stream).ok().flatten()
     }
 
     /// Sends the newest status to all that follow.

@@ -47,7 +47,8 @@ pub(super) fn end_everything(processes: &Processes, signals: &SignalFd) {
     }
 }
 
-fn in_reach() -> Vec<u32> {
+/// Every process that this agent answers for, but itself.
+pub(super) fn in_reach() -> Vec<u32> {
     let own = std::process::id();
     let all = all_processes().unwrap_or_default();
     if own == 1 {
@@ -64,7 +65,8 @@ fn in_reach() -> Vec<u32> {
     found.split_off(1)
 }
 
-fn parent(pid: u32) -> Option<u32> {
+/// The process that started this one, or adopted it.
+pub(super) fn parent(pid: u32) -> Option<u32> {
     stat_field(pid, 1)
 }
 

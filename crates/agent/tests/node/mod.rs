@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use bivouac_agent::{Places, RunOptions};
+use bivouac_agent::{Places, RestoreRequest, RunOptions, SaveRequest};
 use bivouac_spec::NodeConfig;
 use bivouac_spec::node::status::{NodePhase, NodeStatus, UnitState, UnitStatus};
 use bivouac_sys::mount::{Propagation, set_propagation};
@@ -28,6 +28,9 @@ pub(crate) type Test = fn(&Node);
 /// Which folder this program is the agent of, and which it follows.
 pub(crate) const ROOT: &str = "BIVOUAC_TEST_AGENT";
 const FOLLOW: &str = "BIVOUAC_TEST_FOLLOW";
+/// Whose `data` folder this program saves, and restores.
+pub(crate) const SAVE: &str = "BIVOUAC_TEST_SAVE";
+pub(crate) const RESTORE: &str = "BIVOUAC_TEST_RESTORE";
 /// Nothing takes longer than this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -44,6 +47,19 @@ pub(crate) fn run(tests: &[(&'static str, Test)]) -> ExitCode {
         let socket = options(Utf8Path::from_path(root.as_ref()).unwrap()).places.socket;
         bivouac_agent::status(&socket, true, &mut std::io::stdout()).unwrap();
         return ExitCode::SUCCESS;
+    }
+    if let Some(root) = std::env::var_os(SAVE) {
+        let root = Utf8Path::from_path(root.as_ref()).unwrap();
+        let await_pause = std::env::args().nth(1).is_some();
+        let paths = vec![root.join("data")];
+        let request = SaveRequest { paths, patience: PATIENCE, await_pause };
+        return bivouac_agent::save(&options(root).places, &request);
+    }
+    if let Some(root) = std::env::var_os(RESTORE) {
+        let root = Utf8Path::from_path(root.as_ref()).unwrap();
+        let size = std::env::args().nth(1).map(|size| size.parse().unwrap());
+        let request = RestoreRequest { paths: vec![root.join("data")], size };
+        return bivouac_agent::restore(&options(root).places, &request);
     }
     let trials = tests.iter().copied().map(|(name, test)| {
         Trial::test(name, move || {
@@ -104,7 +120,10 @@ impl Node {
 
     pub(crate) fn itself(&self, variable: &str) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.env_remove(ROOT).env_remove(FOLLOW).env(variable, &self.root).stdin(Stdio::null());
+        for name in [ROOT, FOLLOW, SAVE, RESTORE] {
+            command.env_remove(name);
+        }
+        command.env(variable, &self.root).stdin(Stdio::null());
         command
     }
 

@@ -1,7 +1,9 @@
 //! The life of a cluster: from `up` to `down`.
 
 use bivouac_spec::cluster::Role;
+use bivouac_spec::quantity::Span;
 use bivouac_spec::{ClusterName, NodeName};
+use bivouac_stacks::Drain;
 use camino::Utf8PathBuf;
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
@@ -72,9 +74,9 @@ pub struct Down {
 /// How a cluster that comes up is waited for.
 #[derive(Debug, Args)]
 pub struct Follow {
-    /// How long the nodes may take to be usable once they are started, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub timeout: u64,
+    /// How long the nodes may take to be usable once they are started, such as `90s` or `10m`.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_timeout)]
+    pub timeout: Span,
     /// The kubeconfig file to merge the access into; `$KUBECONFIG` or ~/.kube/config when absent.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kubeconfig: Option<Utf8PathBuf>,
@@ -186,6 +188,9 @@ pub struct NodeRemove {
     /// The nodes.
     #[arg(required = true)]
     pub nodes: Vec<NodeName>,
+    /// How their work leaves them.
+    #[command(flatten)]
+    pub drain: DrainOptions,
     /// How it is waited for.
     #[command(flatten)]
     pub follow: Follow,
@@ -195,6 +200,43 @@ pub struct NodeRemove {
     /// How the result is written.
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Format,
+}
+
+/// How work leaves nodes that are removed.
+#[derive(Debug, Args)]
+pub struct DrainOptions {
+    /// How long the pods of each node may take to leave it, such as `5m`; what the cluster file says (`drainTimeout`), or `2m`, when
+    /// absent.
+    #[arg(long, value_name = "TIME", value_parser = parse_drain_timeout)]
+    pub drain_timeout: Option<Span>,
+    /// Wait for no pods: they end with their node, and no disruption budget is asked.
+    #[arg(long, conflicts_with = "drain_timeout")]
+    pub no_drain: bool,
+}
+
+impl DrainOptions {
+    /// How work leaves, in place of what the cluster says.
+    pub fn drain(&self) -> Option<Drain> {
+        let within = self.drain_timeout.map(Drain::Within);
+        if self.no_drain { Some(Drain::No) } else { within }
+    }
+}
+
+/// A number alone is seconds.
+fn parse_timeout(text: &str) -> Result<Span, String> {
+    let seconds = text.parse::<u32>().map(|seconds| format!("{seconds}s"));
+    let span = seconds.as_deref().unwrap_or(text).parse::<Span>();
+    span.map_err(|error| format!("{error}; write a number and a unit: s, m or h"))
+}
+
+fn parse_drain_timeout(text: &str) -> Result<Span, String> {
+    match text.parse::<Span>() {
+        Ok(span) if span == Span::millis(0) => {
+            Err("no pod leaves a node in no time; `--no-drain` does not wait for pods".to_owned())
+        }
+        Ok(span) => Ok(span),
+        Err(error) => Err(format!("{error}; write a number and a unit: s, m or h")),
+    }
 }
 
 /// What a new node does.
@@ -217,6 +259,32 @@ impl RoleName {
             Self::Member => Role::Member,
         }
     }
+}
+
+/// Bring a cluster to another version, node by node: control planes first, then workers, each well before the next. Data stays.
+///
+/// What fails is taken back: the nodes that were upgraded get their old version again. What is interrupted is finished by the same
+/// command, and taken back by `--to` the old version.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// The cluster; the only one when absent.
+    pub name: Option<ClusterName>,
+    /// The version, such as `v1.36.3`. The newest that this bivouac has when absent; nodes that have it are made anew if this bivouac
+    /// has another node image for it.
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
+    /// How work leaves a node before that is stopped.
+    #[command(flatten)]
+    pub drain: DrainOptions,
+    /// How it is waited for.
+    #[command(flatten)]
+    pub follow: Follow,
+    /// Only show what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How the result is written.
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// Clusters at the start of this machine.

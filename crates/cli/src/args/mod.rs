@@ -8,12 +8,16 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 
 mod life;
 mod see;
+mod snapshot;
 
 pub use life::{
     Down, Follow, Node, NodeCommand, Plan, Restart, RoleName, Service, ServiceCommand, Source,
-    Start, Stop, Up,
+    Start, Stop, Up, Upgrade,
 };
 pub use see::{EventFormat, Events, Logs, Status};
+pub use snapshot::{
+    Fork, Snapshot, SnapshotCommand, SnapshotDelete, SnapshotRestore, SnapshotSave,
+};
 
 /// What the environment says, in the help of the command itself. Read in [`crate::home`], and nowhere else.
 const ENVIRONMENT: &str = "\
@@ -153,6 +157,21 @@ pub enum Command {
     Restart(Restart),
     /// Add and remove nodes of a cluster.
     Node(Node),
+    /// Bring a cluster to another version, or to the node image of this bivouac, node by node.
+    Upgrade(Upgrade),
+    /// Save what a cluster is at this moment, and go back to it.
+    ///
+    /// A snapshot holds all data of all nodes: what is in the API, volumes, images that were loaded, and the keys. The cluster goes on
+    /// running while it is saved and stands still for a moment only. Snapshots outlive their cluster. Before a test suite: `bivouac
+    /// snapshot save seeded`; before each test: `bivouac snapshot restore seeded`; or side by side: `bivouac fork test-1 --snapshot
+    /// seeded`.
+    Snapshot(Snapshot),
+    /// Make a second cluster of what a cluster is at this moment, or was when it was saved. Both run side by side.
+    ///
+    /// The second has the same objects, volumes and images on nodes of the same names. Its nodes and pods have addresses of their own,
+    /// and ports of the host that the cluster file names are replaced by free ones, which are told. What happens to one does not happen
+    /// to the other. Clusters of Incus, and those that kubeadm has made, cannot be forked.
+    Fork(Fork),
     /// Start clusters when this machine starts.
     Service(Service),
     /// Show how a cluster is: nodes, services, what is wrong and what to do.
@@ -325,10 +344,14 @@ pub struct Image {
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Build a node image of this bivouac, unless it is there. `up` does it by itself.
+    #[command(disable_version_flag = true)] // it has an option of that name
     Build {
         /// What nodes of the image are for.
         #[arg(long, value_enum, default_value_t)]
         stack: ImageStack,
+        /// The version of Kubernetes, such as `v1.36.1`; the newest when absent.
+        #[arg(long)]
+        version: Option<String>,
         /// A folder with another `bundle.lock` and its modules, instead of the built-in one.
         #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
         bundle: Option<Utf8PathBuf>,
@@ -388,9 +411,15 @@ pub struct Bench {
     /// Where nodes run, for a cluster file that does not say so or in place of one.
     #[arg(long, short, value_enum)]
     pub provider: Option<ProviderName>,
-    /// Workers beside one control plane, in place of a file.
+    /// What runs on the nodes, in place of a file.
+    #[arg(long, value_enum, conflicts_with = "file", default_value_t)]
+    pub stack: ImageStack,
+    /// Workers beside one control plane, or members beside the first, in place of a file.
     #[arg(long, conflicts_with = "file", default_value_t = 0)]
     pub workers: u32,
+    /// Then change the cluster: save it, restore it, fork it, stop and start it, add a node.
+    #[arg(long)]
+    pub life: bool,
     /// How often.
     #[arg(long, short = 'n', default_value_t = 5)]
     pub runs: u32,

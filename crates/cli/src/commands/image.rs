@@ -55,9 +55,9 @@ struct Pruned {
 
 pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Problems> {
     match &image.command {
-        ImageCommand::Build { stack, bundle, output } => {
+        ImageCommand::Build { stack, version, bundle, output } => {
             let images = StoreImages::open(global).with_bundle(bundle.clone());
-            let images = images.for_stack((*stack).into());
+            let images = images.for_stack((*stack).into()).with_version(version.clone());
             let reporter = progress::reporter(global);
             let built = images.build(&reporter, &signals::cancellation()).await?;
             let shown = shown(built.manifest);
@@ -124,7 +124,9 @@ fn version(image: &Listed) -> String {
 
 /// The keys of the images that this bivouac makes nodes from.
 fn current(images: &StoreImages) -> Result<BTreeSet<String>, Problem> {
-    Stack::ALL.into_iter().map(|stack| images.current_of(stack)).collect()
+    let keys = Stack::ALL.into_iter().map(|stack| images.all_of(stack));
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    Ok(keys.into_iter().flat_map(BTreeMap::into_keys).collect())
 }
 
 fn prune(global: &Global, all: bool, format: Format) -> Result<(), Problem> {
@@ -176,7 +178,15 @@ fn used(global: &Global) -> Result<BTreeSet<String>, Problem> {
     let state = open_state(global);
     let mut keys = BTreeSet::new();
     for name in state.clusters()? {
-        keys.extend(state.read(&name)?.map(|cluster| cluster.image));
+        let known = state.read(&name)?;
+        // That of an upgrade that is not finished, and the one that it could be taken back to.
+        keys.extend(
+            known
+                .into_iter()
+                .flat_map(|known| [Some(known.image), known.completed_image].into_iter().flatten()),
+        );
     }
+    // A snapshot is restored with the image that its cluster had.
+    keys.extend(super::snapshot::images_of_snapshots(global)?);
     Ok(keys)
 }

@@ -70,12 +70,15 @@ async fn gather(
     let target = Target::open(file, arguments.force)?;
     let existing = find(global, arguments.chosen.cluster.as_ref()).await?;
     let state = open_state(global);
+    let known = existing.state.as_ref().map(|known| &known.applied.cluster.spec.stack);
+    let images =
+        known.map_or_else(|| StoreImages::open(global), |stack| StoreImages::of(global, stack));
     let request = ArchiveRequest {
         cluster: existing.name(),
         ground: &existing.ground,
         grounds: &open_grounds(global, &state),
         state: &state,
-        images: &StoreImages::open(global),
+        images: &images,
     };
     let archived = archive(&request, BufWriter::new(target.file()?)).await?;
     target.finish()?;

@@ -17,6 +17,8 @@ pub mod logs;
 pub mod node;
 pub mod plan;
 pub mod service;
+pub mod snapshot;
 pub mod status;
 pub mod stop;
 pub mod up;
+pub mod upgrade;

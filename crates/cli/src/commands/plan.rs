@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 
-use bivouac_engine::{PrepareRequest, prepare};
+use bivouac_engine::{ImageChoice, PrepareRequest, prepare};
 use bivouac_plan::{Action, Plan};
 use bivouac_spec::{Cluster, Problems};
+use bivouac_stacks::Given;
 
 use crate::args::{self, Format, Global, Source};
 use crate::grounds::{open_ground, open_grounds};
 use crate::images::StoreImages;
-use crate::output;
 use crate::selection::{cluster_asked_for, open_state};
+use crate::{output, sources};
 
 pub async fn run(global: &Global, plan: &args::Plan) -> Result<ExitCode, Problems> {
     show(global, &plan.source, plan.output).await
@@ -19,17 +20,28 @@ pub async fn run(global: &Global, plan: &args::Plan) -> Result<ExitCode, Problem
 /// Shows what `up` would do. A plan with refusals is shown and then reported as their problems.
 pub async fn show(global: &Global, source: &Source, format: Format) -> Result<ExitCode, Problems> {
     let cluster = cluster_asked_for(global, source)?;
-    show_plan(global, &cluster, &format!("bivouac up{}", asked(source)), format).await
+    let planned = Planned { cluster: &cluster, node_image: ImageChoice::Own };
+    show_plan(global, &planned, &format!("bivouac up{}", asked(source)), format).await
+}
+
+/// What a command would make.
+pub struct Planned<'a> {
+    /// The cluster that is asked for.
+    pub cluster: &'a Cluster,
+    /// Which node image it gets if it exists.
+    pub node_image: ImageChoice,
 }
 
 /// Shows what would make a cluster what it is asked to be, which `command` does.
 pub async fn show_plan(
     global: &Global,
-    cluster: &Cluster,
+    planned: &Planned<'_>,
     command: &str,
     format: Format,
 ) -> Result<ExitCode, Problems> {
-    let stack = bivouac_stacks::open(&cluster.spec.stack);
+    let cluster = planned.cluster;
+    let given = Given { found: sources::found(cluster)?, drain: None };
+    let stack = bivouac_stacks::open_with(&cluster.spec.stack, given)?;
     let state = open_state(global);
     let request = PrepareRequest {
         cluster,
@@ -38,6 +50,7 @@ pub async fn show_plan(
         stack: stack.as_ref(),
         images: &StoreImages::of(global, &cluster.spec.stack),
         state: &state,
+        node_image: planned.node_image,
     };
     // What stops it before anything is planned is a plan that refuses, for whoever reads documents.
     let plan = prepare(&request).await.map_or_else(

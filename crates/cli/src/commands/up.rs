@@ -2,19 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bivouac_engine::kubeconfig::UserFile;
-use bivouac_engine::{ClusterState, PrepareRequest, UpOptions};
+use bivouac_engine::{ClusterState, ImageChoice, PrepareRequest, UpOptions, Upped};
 use bivouac_plan::Action;
 use bivouac_spec::{Cluster, ClusterName, NodeName, Problems};
+use bivouac_stacks::{Drain, Given};
 use serde::Serialize;
 
 use crate::args::{self, Follow, Format, Global};
 use crate::grounds::{open_ground, open_grounds};
 use crate::images::StoreImages;
 use crate::selection::{cluster_asked_for, open_state};
-use crate::{home, output, progress, signals};
+use crate::{home, output, progress, signals, sources};
 
 /// What a command that brings nodes up came to.
 #[derive(Debug, Serialize)]
@@ -26,6 +27,20 @@ pub struct Shown {
     nodes: usize,
     description: String,
     seconds: f64,
+}
+
+impl Shown {
+    /// What a command came to that was called at this moment.
+    pub fn of(cluster: ClusterName, upped: Upped, started: Instant) -> Self {
+        Self {
+            cluster,
+            changed: !upped.actions.is_empty(),
+            actions: upped.actions,
+            nodes: upped.nodes,
+            description: upped.description,
+            seconds: started.elapsed().as_secs_f64(),
+        }
+    }
 }
 
 pub async fn run(global: &Global, up: &args::Up) -> Result<ExitCode, Problems> {
@@ -45,8 +60,32 @@ pub async fn bring_up(
     only: BTreeSet<NodeName>,
     follow: &Follow,
 ) -> Result<Shown, Problems> {
+    let node_image = ImageChoice::Own;
+    bring_up_with(global, BringUp { cluster, verb, only, follow, drain: None, node_image }).await
+}
+
+/// What a command brings up.
+pub struct BringUp<'a> {
+    /// What is asked for.
+    pub cluster: &'a Cluster,
+    /// The verb.
+    pub verb: &'static str,
+    /// Only these nodes; all when empty.
+    pub only: BTreeSet<NodeName>,
+    /// How it is waited for.
+    pub follow: &'a Follow,
+    /// How nodes are left by their work, in place of what the cluster says.
+    pub drain: Option<Drain>,
+    /// Which node image a cluster that exists gets.
+    pub node_image: ImageChoice,
+}
+
+/// The same.
+pub async fn bring_up_with(global: &Global, asked: BringUp<'_>) -> Result<Shown, Problems> {
+    let BringUp { cluster, verb, only, follow, drain, node_image } = asked;
     let started = Instant::now();
-    let stack = bivouac_stacks::open(&cluster.spec.stack);
+    let given = Given { found: sources::found(cluster)?, drain };
+    let stack = bivouac_stacks::open_with(&cluster.spec.stack, given)?;
     let state = open_state(global);
     let request = PrepareRequest {
         cluster,
@@ -55,6 +94,7 @@ pub async fn bring_up(
         stack: stack.as_ref(),
         images: &StoreImages::of(global, &cluster.spec.stack),
         state: &state,
+        node_image,
     };
     let options = UpOptions {
         agent: home::own_binary()?,
@@ -62,23 +102,16 @@ pub async fn bring_up(
         kubeconfig: kubeconfig(verb, follow, state.read(cluster.name()).ok().flatten().as_ref()),
         verb,
         only,
-        timeout: Duration::from_secs(follow.timeout),
+        timeout: follow.timeout.duration(),
     };
     let reporter = progress::reporter(global);
     let upped = bivouac_engine::up(&request, &options, &reporter, &signals::cancellation()).await?;
     drop(reporter);
-    Ok(Shown {
-        cluster: cluster.name().clone(),
-        changed: !upped.actions.is_empty(),
-        actions: upped.actions,
-        nodes: upped.nodes,
-        description: upped.description,
-        seconds: started.elapsed().as_secs_f64(),
-    })
+    Ok(Shown::of(cluster.name().clone(), upped, started))
 }
 
 /// The file that the access is merged into: for a cluster that is there, the one that it was merged into.
-fn kubeconfig(verb: &str, follow: &Follow, known: Option<&ClusterState>) -> Option<UserFile> {
+pub fn kubeconfig(verb: &str, follow: &Follow, known: Option<&ClusterState>) -> Option<UserFile> {
     if follow.no_kubeconfig {
         return None;
     }

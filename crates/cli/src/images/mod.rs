@@ -21,24 +21,28 @@ pub use containers::Containers;
 pub use steps::step_reporter;
 
 /// The node images of a store, built from the bundle when they are not there.
+#[derive(Clone)]
 pub struct StoreImages {
     store: Utf8PathBuf,
     bundle: Option<Utf8PathBuf>,
     stack: Stack,
+    /// Of what gives the stack its name; the usual one when absent.
+    version: Option<String>,
 }
 
 impl StoreImages {
     /// The node images of the store that the options name, for Kubernetes.
     pub fn open(global: &Global) -> Self {
-        Self { store: global.store.clone(), bundle: None, stack: Stack::default() }
+        Self { store: global.store.clone(), bundle: None, stack: Stack::default(), version: None }
     }
 
     /// Those for the stack of a cluster.
     pub fn of(global: &Global, stack: &cluster::Stack) -> Self {
-        Self::open(global).for_stack(match stack {
+        let images = Self::open(global).for_stack(match stack {
             cluster::Stack::Kubernetes(_) => Stack::Kubernetes,
             cluster::Stack::Incus(_) => Stack::Incus,
-        })
+        });
+        images.with_version(stack.version().map(str::to_owned))
     }
 
     /// The same for another stack.
@@ -53,16 +57,44 @@ impl StoreImages {
         self
     }
 
+    /// The same with another version than the usual one: `v1.36.1`.
+    pub fn with_version(mut self, version: Option<String>) -> Self {
+        self.version = version;
+        self
+    }
+
     /// The bundle that images are built from.
-    pub fn bundle(&self) -> Result<Bundle, Problem> {
+    fn bundle(&self) -> Result<Bundle, Problem> {
+        let bundle = self.whole_bundle()?;
+        let Some(version) = &self.version else { return Ok(bundle) };
+        let version = version.strip_prefix('v').unwrap_or(version);
+        bundle.choose(self.stack, version).map_err(|error| problem_of(&error))
+    }
+
+    /// The bundle with all versions that it has.
+    fn whole_bundle(&self) -> Result<Bundle, Problem> {
         let bundle =
             self.bundle.as_ref().map_or_else(Bundle::embedded, |folder| Bundle::open(folder));
         bundle.map_err(|error| problem_of(&error))
     }
 
-    /// The key of the image that this bivouac makes nodes of a stack from.
-    pub fn current_of(&self, stack: Stack) -> Result<String, Problem> {
-        self.bundle()?.image_key(stack).map_err(|error| problem_of(&error))
+    /// The keys of the images that this bivouac makes nodes of a stack from, with their versions where it has several.
+    pub fn all_of(&self, stack: Stack) -> Result<BTreeMap<String, Option<String>>, Problem> {
+        let bundle = self.whole_bundle()?;
+        let mut versions: Vec<Option<String>> =
+            bundle.versions_of(stack).into_iter().map(|version| Some(version.to_owned())).collect();
+        if versions.is_empty() {
+            versions.push(None);
+        }
+        let keys = versions.into_iter().map(|version| {
+            let bundle = bundle.clone();
+            let chosen = match &version {
+                Some(version) => bundle.choose(stack, version)?,
+                None => bundle,
+            };
+            Ok((chosen.image_key(stack)?, version))
+        });
+        keys.collect::<Result<_, _>>().map_err(|error| problem_of(&error))
     }
 
     /// The store.
@@ -111,7 +143,7 @@ impl StoreImages {
 #[async_trait]
 impl NodeImages for StoreImages {
     fn current(&self) -> Result<String, Problem> {
-        self.current_of(self.stack)
+        self.bundle()?.image_key(self.stack).map_err(|error| problem_of(&error))
     }
 
     async fn ensure(
@@ -120,10 +152,10 @@ impl NodeImages for StoreImages {
         reporter: &Reporter,
         cancel: &CancellationToken,
     ) -> Result<ImagePaths, Problem> {
-        let image = if key == self.current()? {
-            self.build(reporter, cancel).await?
-        } else {
-            NodeImage::open(&self.store()?, key).map_err(|error| problem_of(&error))?
+        // A cluster may keep, or get back, another version than the one that is asked for.
+        let image = match self.all_of(self.stack)?.remove(key) {
+            Some(version) => self.clone().with_version(version).build(reporter, cancel).await?,
+            None => NodeImage::open(&self.store()?, key).map_err(|error| problem_of(&error))?,
         };
         Ok(ImagePaths {
             key: image.key().to_owned(),

@@ -23,6 +23,9 @@ pub fn of(event: &Event, color: bool) -> Vec<String> {
         Event::NodeUpdated { node } => vec![format!("{node}: updated")],
         Event::NodeStopped { node } => vec![format!("{node}: stopped")],
         Event::NodeRemoved { node } => vec![format!("{node}: removed")],
+        Event::Saved { size, paused_for, .. } => {
+            vec![format!("{} saved, paused for {paused_for} ms", output::bytes(*size))]
+        }
         Event::Working { what } => vec![what.clone()],
         // What a command came to is told by the command itself.
         Event::Started { .. }

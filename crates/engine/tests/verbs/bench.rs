@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bivouac_engine::kubeconfig::UserFile;
 use bivouac_engine::{
-    Archive, ContainerImages, DownRequest, Event, Ground, LoadRequest, Loaded, NodeImages,
-    PrepareRequest, Reporter, StateDirectory, StepState, UpOptions, Upped, down, load, up,
+    Archive, ContainerImages, DownRequest, Event, Ground, ImageChoice, LoadRequest, Loaded,
+    NodeImages, PrepareRequest, Reporter, StateDirectory, StepState, UpOptions, Upped, down, load,
+    up,
 };
 use bivouac_provider::fake::Fake;
 use bivouac_provider::{ImagePaths, Provider};
@@ -21,13 +22,32 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-/// An image that is always there.
+/// Images that are always there, by their keys.
+pub(crate) struct Current(pub(crate) String);
+
+/// The image of a cluster that asks for nothing else.
 pub(crate) struct Image;
 
 #[async_trait]
 impl NodeImages for Image {
     fn current(&self) -> Result<String, Problem> {
         Ok("image".to_owned())
+    }
+
+    async fn ensure(
+        &self,
+        key: &str,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> Result<ImagePaths, Problem> {
+        Current(self.current()?).ensure(key, reporter, cancel).await
+    }
+}
+
+#[async_trait]
+impl NodeImages for Current {
+    fn current(&self) -> Result<String, Problem> {
+        Ok(self.0.clone())
     }
 
     async fn ensure(
@@ -108,6 +128,8 @@ pub(crate) struct Bench {
     pub(crate) fake: Arc<Fake>,
     pub(crate) grounds: Vec<Ground>,
     pub(crate) cluster: Cluster,
+    /// The key of the node image that it would be made from.
+    pub(crate) image: String,
 }
 
 impl Bench {
@@ -115,7 +137,7 @@ impl Bench {
         let mut cluster = Cluster::named("demo".parse().unwrap());
         cluster.spec.nodes.push(NodeGroup::new(Role::Worker, 2));
         let (folder, fake) = (tempfile::tempdir().unwrap(), Arc::new(Fake::new()));
-        Self { folder, fake, grounds: Vec::new(), cluster }
+        Self { folder, fake, grounds: Vec::new(), cluster, image: "image".to_owned() }
     }
 
     /// The same with nodes that do not see the files of this host and are not reached from it.
@@ -145,6 +167,31 @@ impl Bench {
     }
 
     pub(crate) async fn up_telling(&self, reporter: &Reporter) -> Result<Upped, Problems> {
+        self.up_choosing(ImageChoice::Own, reporter, &CancellationToken::new()).await
+    }
+
+    pub(crate) async fn up_choosing(
+        &self,
+        node_image: ImageChoice,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> Result<Upped, Problems> {
+        self.up_with(&self.state(), node_image, reporter, cancel).await
+    }
+
+    /// With what is known in another folder.
+    pub(crate) async fn up_in(&self, state: &StateDirectory) -> Result<Upped, Problems> {
+        let (own, cancel) = (ImageChoice::Own, CancellationToken::new());
+        self.up_with(state, own, &Reporter::silent(), &cancel).await
+    }
+
+    async fn up_with(
+        &self,
+        state: &StateDirectory,
+        node_image: ImageChoice,
+        reporter: &Reporter,
+        cancel: &CancellationToken,
+    ) -> Result<Upped, Problems> {
         let stack = bivouac_stacks::open(&self.cluster.spec.stack);
         let provider: Arc<dyn Provider> = self.fake.clone();
         let request = PrepareRequest {
@@ -152,8 +199,9 @@ impl Bench {
             provider,
             grounds: &self.grounds,
             stack: stack.as_ref(),
-            images: &Image,
-            state: &self.state(),
+            images: &Current(self.image.clone()),
+            state,
+            node_image,
         };
         let options = UpOptions {
             agent: "/agent".into(),
@@ -163,7 +211,7 @@ impl Bench {
             only: BTreeSet::new(),
             timeout: Duration::from_secs(10),
         };
-        up(&request, &options, reporter, &CancellationToken::new()).await
+        up(&request, &options, reporter, cancel).await
     }
 
     pub(crate) async fn load(

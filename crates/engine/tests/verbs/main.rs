@@ -6,3 +6,5 @@ mod bench;
 mod change;
 mod lifecycle;
 mod record;
+mod snapshot;
+mod upgrade;

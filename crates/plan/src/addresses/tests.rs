@@ -71,6 +71,21 @@ fn a_full_network_is_a_problem() {
 }
 
 #[test]
+fn nodes_leave_the_upper_part_to_services() {
+    let last = assign_addresses(&cluster(221), &occupied(&[]), None).unwrap();
+    let highest = last.nodes.values().map(|node| node.primary()).max().unwrap();
+    assert_eq!(highest.to_string(), "10.89.0.223");
+    let problems = assign_addresses(&cluster(222), &occupied(&[]), None).unwrap_err();
+    assert_eq!(problems.as_slice()[0].code, "plan.no_free_address");
+    // A node that was there before keeps its address.
+    let mut before = last;
+    let node = before.nodes.get_mut(&"worker-0".parse().unwrap()).unwrap();
+    node.addresses.primary = "10.89.0.230".parse().unwrap();
+    let kept = assign_addresses(&cluster(221), &occupied(&[]), Some(&before)).unwrap();
+    assert_eq!(kept, before);
+}
+
+#[test]
 fn existing_addresses_are_kept_although_the_ground_now_uses_them() {
     let before = assign_addresses(&cluster(1), &occupied(&[]), None).unwrap();
     let own = occupied(&["10.89.0.0/24", "10.244.0.0/24"]);

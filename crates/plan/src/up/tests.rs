@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use bivouac_spec::cluster::{Bootstrap, Cni, NodeGroup, Protocol, Resources, Stack};
+use bivouac_spec::cluster::{Bootstrap, Cni, NodeGroup, Protocol, Proxy, Resources, Stack};
 use bivouac_spec::facts::CgroupVersion;
 use bivouac_spec::quantity::{Bytes, Cpus};
 use proptest::prelude::*;
@@ -13,6 +13,9 @@ use crate::{assign_addresses, plan_down};
 struct World {
     facts: Facts,
     image: String,
+    /// Of the nodes that are made now.
+    node_image: String,
+    goes_back: bool,
     applied: Option<Applied>,
     observed: Option<ObservedCluster>,
 }
@@ -32,12 +35,15 @@ impl World {
             open_files: 1_048_576,
             occupied: BTreeMap::new(),
             reaches_nodes: true,
+            shares_network: true,
+            file_systems: BTreeSet::new(),
             identity: String::new(),
             place: String::new(),
             remakes_for: vec![Aspect::Image, Aspect::Ports],
             remote: false,
         };
-        Self { facts, image: "image-1".to_owned(), applied: None, observed: None }
+        let (image, node_image) = ("image-1".to_owned(), "image-1".to_owned());
+        Self { facts, image, node_image, goes_back: false, applied: None, observed: None }
     }
 
     fn addresses(&self, cluster: &Cluster) -> Addresses {
@@ -62,6 +68,7 @@ impl World {
             facts: &self.facts,
             records: &records,
             image: &self.image,
+            goes_back: self.goes_back,
         })
     }
 
@@ -73,7 +80,7 @@ impl World {
             let all = if node.name == first { neighbours.as_str() } else { "" };
             let record = NodeRecord {
                 config: format!("{:?} {all}", node.labels),
-                image: "image-1".to_owned(),
+                image: self.node_image.clone(),
                 resources: node.resources,
                 ports: Vec::new(),
                 neighbours: neighbours.clone(),
@@ -203,6 +210,26 @@ fn what_a_cluster_keeps_for_its_life_is_refused() {
 }
 
 #[test]
+fn how_images_are_had_can_change() {
+    let (world, mut cluster) = up(1);
+    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack else { panic!("another stack") };
+    let registry = serde_json::json!({"host": "docker.io", "insecure": true});
+    kubernetes.registries.push(serde_json::from_value(registry).unwrap());
+    kubernetes.proxy = Some(Proxy::default());
+    kubernetes.drain_timeout = "5m".parse().unwrap();
+    assert_eq!(world.plan(&cluster).refusals, []);
+}
+
+#[test]
+fn add_ons_come_and_go() {
+    let (world, mut cluster) = up(1);
+    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack else { panic!("another stack") };
+    kubernetes.addons.metrics_server = false;
+    kubernetes.addons.storage = false;
+    assert_eq!(world.plan(&cluster).refusals, []);
+}
+
+#[test]
 fn what_changes_is_changed_and_nothing_else() {
     let (world, mut cluster) = up(3);
     cluster.spec.nodes[1].count = 2;
@@ -257,6 +284,42 @@ fn what_is_missing_stopped_or_broken_is_mended() {
     world.observed.as_mut().unwrap().nodes.remove(&"worker-2".parse().unwrap());
     world.observed.as_mut().unwrap().networks.clear();
     insta::assert_snapshot!(render(&world.plan(&cluster)));
+}
+
+fn version(cluster: &mut Cluster) -> &mut String {
+    let Stack::Kubernetes(kubernetes) = &mut cluster.spec.stack else { panic!("another stack") };
+    &mut kubernetes.version
+}
+
+#[test]
+fn an_upgrade_goes_node_by_node_and_back_the_other_way() {
+    let (mut world, mut cluster) = (World::new(), cluster(2));
+    cluster.spec.nodes[0].count = 2;
+    *version(&mut cluster) = "v1.36.1".to_owned();
+    let plan = world.plan(&cluster);
+    world.run(&cluster, &plan, usize::MAX);
+    let former = cluster.clone();
+    *version(&mut cluster) = "v1.36.3".to_owned();
+    world.node_image = "image-2".to_owned();
+    let up = world.plan(&cluster);
+    world.run(&cluster, &up, 4);
+    world.node_image = "image-1".to_owned();
+    world.goes_back = true;
+    let back = world.plan(&former);
+    insta::assert_snapshot!(format!("{}\n{}", render(&up), render(&back)));
+    world.run(&former, &back, usize::MAX);
+    assert!(world.plan(&former).is_empty());
+}
+
+#[test]
+fn a_version_that_is_older_or_too_far_is_refused() {
+    let (world, mut cluster) = up(1);
+    let mut told = String::new();
+    for wanted in ["v1.36.1", "v1.38.0"] {
+        *version(&mut cluster) = wanted.to_owned();
+        told.push_str(&render(&world.plan(&cluster)));
+    }
+    insta::assert_snapshot!(told);
 }
 
 #[test]

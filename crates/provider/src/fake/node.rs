@@ -6,14 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use async_trait::async_trait;
 use bivouac_spec::name::nearest;
 use bivouac_spec::{ClusterName, NodeName, Problem};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use tokio::io::AsyncReadExt as _;
 
-use super::{Fake, FakeState, World, program};
+use super::{Fake, FakeState, Files, World, program};
 use crate::{ExecRequest, LogRequest, Node, Process, Reader};
 
 /// A handle on a node in memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct FakeNode {
     pub(super) fake: Fake,
     pub(super) cluster: ClusterName,
@@ -39,6 +39,29 @@ impl FakeNode {
         })
     }
 
+    /// All files. No call: a program of the node reads them.
+    pub(super) fn files(&self) -> Files {
+        let mut world = self.fake.world();
+        self.state(&mut world).map(|state| state.files.clone()).unwrap_or_default()
+    }
+
+    /// Puts files in place of those that are in the folders. No call, as above.
+    pub(super) fn replace(
+        &self,
+        folders: &[Utf8PathBuf],
+        files: Vec<(Utf8PathBuf, u32, Vec<u8>)>,
+    ) -> Result<(), Problem> {
+        let mut world = self.fake.world();
+        let state = self.state(&mut world)?;
+        if !state.request.config.services.is_empty() {
+            let message = format!("services run in node {}", self.name);
+            return Err(Problem::failed("provider.fake.not_bare", message));
+        }
+        state.files.retain(|path, _| !folders.iter().any(|folder| path.starts_with(folder)));
+        state.files.extend(files.into_iter().map(|(path, mode, content)| (path, (mode, content))));
+        Ok(())
+    }
+
     /// The state, if the node runs.
     fn running<'a>(&self, state: &'a mut FakeState) -> Result<&'a mut FakeState, Problem> {
         if state.pid.is_some() {
@@ -61,7 +84,7 @@ impl Node for FakeNode {
 
     async fn exec(&self, request: &ExecRequest) -> Result<Process, Problem> {
         let state = self.call("exec", |state| self.running(state).cloned())?;
-        program::start(&state.request.config, request)
+        program::start(self, &state.request.config, request)
     }
 
     async fn put(&self, path: &Utf8Path, mode: u32, mut content: Reader) -> Result<(), Problem> {

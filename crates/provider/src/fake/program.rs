@@ -1,14 +1,17 @@
 //! The programs of a node in memory: `true`, `false`, `cat`, `echo WORDS`, `sleep SECONDS`, `sh -c` with `exit N`, `kill -TERM $$`,
-//! `echo TEXT >&2` or `echo $NAME`, the agent's `status`, `images` and `load`, and `/bin/sh -c` with whatever a stack has done in a node. An archive of images is the name of its image here;
+//! `echo TEXT >&2` or `echo $NAME`, the agent's `status`, `images`, `load`, `save` and `restore`, and `/bin/sh -c` with whatever a stack has done in a node. An archive of images is the name of its image here;
 //! one without a name is damaged.
 
 use std::time::Duration;
 
 use bivouac_spec::node::{NodePhase, paths};
 use bivouac_spec::{NodeConfig, NodeStatus, Problem};
+use camino::Utf8PathBuf;
 use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, copy, duplex, empty};
 
+use super::data;
+use super::node::FakeNode;
 use crate::{ExecRequest, Process, Reader, Stdio};
 
 /// How much a pipe holds, in bytes.
@@ -24,10 +27,10 @@ impl Drop for Guard {
 }
 
 /// The ends of the pipes that the program holds.
-struct Streams {
-    input: Reader,
-    output: DuplexStream,
-    errors: DuplexStream,
+pub(super) struct Streams {
+    pub(super) input: Reader,
+    pub(super) output: DuplexStream,
+    pub(super) errors: DuplexStream,
 }
 
 /// What a program does.
@@ -41,11 +44,17 @@ enum Program {
     FollowedStatus(Box<NodeConfig>),
     Register(Vec<String>),
     Load,
+    Save(FakeNode, Vec<Utf8PathBuf>),
+    Restore(FakeNode, Vec<Utf8PathBuf>),
 }
 
-/// Starts a program.
-pub(super) fn start(config: &NodeConfig, request: &ExecRequest) -> Result<Process, Problem> {
-    let program = find(config, request)?;
+/// Starts a program in a node that is to be as the config says.
+pub(super) fn start(
+    node: &FakeNode,
+    config: &NodeConfig,
+    request: &ExecRequest,
+) -> Result<Process, Problem> {
+    let program = find(node, config, request)?;
     let (stdin, input) = duplex(PIPE);
     let (output, stdout) = duplex(PIPE);
     let (errors, stderr) = duplex(PIPE);
@@ -82,8 +91,12 @@ pub(super) fn silence() -> impl tokio::io::AsyncRead + Send + Unpin {
     Silence
 }
 
-fn find(config: &NodeConfig, request: &ExecRequest) -> Result<Program, Problem> {
+fn find(node: &FakeNode, config: &NodeConfig, request: &ExecRequest) -> Result<Program, Problem> {
     let words: Vec<&str> = request.command.iter().map(String::as_str).collect();
+    let unknown = || {
+        let message = format!("`{}` cannot be run in node {}", words.join(" "), config.node);
+        Problem::failed("provider.fake.exec", message)
+    };
     let program = match words[..] {
         ["true"] => Program::Exit(0),
         ["false"] => Program::Exit(1),
@@ -100,10 +113,12 @@ fn find(config: &NodeConfig, request: &ExecRequest) -> Result<Program, Problem> 
         [paths::AGENT, "agent", "status", "--follow"] => {
             Program::FollowedStatus(Box::new(config.clone()))
         }
-        _ => {
-            let message = format!("`{}` cannot be run in node {}", words.join(" "), config.node);
-            return Err(Problem::failed("provider.fake.exec", message));
+        [paths::AGENT, "agent", verb @ ("save" | "restore"), ref words @ ..] => {
+            let folders = data::folders(words).ok_or_else(unknown)?;
+            let program = if verb == "save" { Program::Save } else { Program::Restore };
+            program(node.clone(), folders)
         }
+        _ => return Err(unknown()),
     };
     Ok(program)
 }
@@ -137,6 +152,8 @@ async fn run(program: Program, mut streams: Streams) -> i32 {
         }
         Program::FollowedStatus(config) => follow_status(&config, &mut streams.output).await,
         Program::Register(names) => say_registered(&names, &mut streams.output).await,
+        Program::Save(node, folders) => data::save(&node, &folders, &mut streams).await,
+        Program::Restore(node, folders) => data::restore(&node, &folders, &mut streams).await,
         Program::Load => {
             let mut archive = String::new();
             let read = streams.input.read_to_string(&mut archive).await;

@@ -46,6 +46,13 @@ impl Daemon {
         hard_limit(&self.read("limits"), FILES)
     }
 
+    /// Whether its bridges are interfaces of this machine, as far as this user may know: it could have a network of its own.
+    pub(super) fn shares_network(self) -> bool {
+        let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+        let its = self.pid.and_then(|pid| namespace(&pid.to_string()));
+        its.is_none() || its == namespace("self")
+    }
+
     /// The limits that containers get in place of more than the engine has itself, where they can be told.
     pub(super) fn limits(self) -> Option<Vec<ResourcesUlimits>> {
         let limits = self.read("limits");
@@ -89,6 +96,8 @@ mod tests {
         let unknown = Daemon { pid: None };
         assert!(unknown.raises_limits());
         assert_eq!((unknown.open_files(false), unknown.limits()), (None, None));
+        assert!(unknown.shares_network());
+        assert!(Daemon { pid: Some(std::process::id()) }.shares_network());
     }
 
     #[test]

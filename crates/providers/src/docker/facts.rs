@@ -1,6 +1,6 @@
 //! What the engine and its machine are like.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bivouac_spec::Problem;
 use bivouac_spec::facts::{CgroupVersion, Facts};
@@ -51,6 +51,9 @@ pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, P
         open_files: open_files.unwrap_or(OPEN_FILES),
         occupied: occupied(engine, &networks)?,
         reaches_nodes: false,
+        shares_network: engine.local.is_some_and(Daemon::shares_network) && !is_rootless(info),
+        // Containers get no loop devices.
+        file_systems: BTreeSet::new(),
         identity: identity(info, is_podman(&version)),
         place: format!("the engine at {}", engine.endpoint),
         remakes_for: REMAKES_FOR.to_vec(),

@@ -42,6 +42,7 @@ pub(super) fn ground(request: &NodeRequest, machine_id: &str) -> Ground {
         hosts: render_hosts(&request.cluster, &request.node, &request.addresses),
         routes: routes.collect(),
         resolver: request.addresses.nodes.get(&request.node).map(resolver),
+        resources: request.resources,
     }
 }
 

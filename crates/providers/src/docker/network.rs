@@ -91,6 +91,8 @@ pub(super) fn body(provider: &str, request: &NetworkRequest) -> NetworkCreateReq
     let ranges = networks.iter().map(|own| IpamConfig {
         subnet: Some(own.network.to_string()),
         gateway: Some(own.gateway.to_string()),
+        // What the engine gives to containers of others is no node's, which are told their addresses, and none of Services.
+        ip_range: own.lower_half().map(|half| half.to_string()),
         ..IpamConfig::default()
     });
     let asked: Vec<String> = networks.iter().map(|own| own.network.to_string()).collect();

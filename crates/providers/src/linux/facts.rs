@@ -13,6 +13,7 @@ use bivouac_sys::netlink::Link;
 use camino::Utf8Path;
 use ipnet::IpNet;
 
+use super::filesystems::file_systems;
 use super::folder::StateFolder;
 use super::names::Owner;
 use super::problem::OrProblem as _;
@@ -38,6 +39,8 @@ pub(super) fn facts(state: &StateFolder) -> Result<Facts, Problem> {
         open_files: open_files(),
         occupied: occupied().or_problem("netlink", "the host's networks cannot be listed")?,
         reaches_nodes: true,
+        shares_network: true,
+        file_systems: file_systems(),
         // There is one, whatever its machine id says: that may change.
         identity: String::new(),
         place: "this machine".to_owned(),

@@ -22,10 +22,7 @@ pub(super) fn limits(resources: Resources) -> Limits {
 
 /// What a node with these limits sees of the machine: a part of a processor is one.
 pub(super) fn view(resources: Resources) -> View {
-    View {
-        cpus: resources.cpus.map(|cpus| cpus.0.div_ceil(1000)),
-        memory: resources.memory.map(|memory| memory.0),
-    }
+    View::within(resources.cpus.map(|cpus| cpus.0), resources.memory.map(|memory| memory.0))
 }
 
 /// Refuses less memory than a node that runs cannot do without. `label` names the node.

@@ -13,6 +13,7 @@
 //! Not here: what runs on a node (the agent, from the node config), and the kernel calls themselves (`bivouac_sys`).
 
 mod facts;
+mod filesystems;
 mod folder;
 mod forwarding;
 mod group;
@@ -36,6 +37,7 @@ mod remove;
 mod resolver;
 mod rules;
 mod sockets;
+mod tree;
 mod update;
 
 use std::net::IpAddr;

@@ -19,6 +19,7 @@ use super::folder::{self, NodeFolder, StateFolder};
 use super::names::{self, Owner};
 use super::problem::{OrProblem as _, acquire, failed, join};
 use super::record::{NodeRecord, find_process};
+use super::tree::remove_tree;
 use super::{group, observe, parameters, passage};
 
 /// How long the kernel may take to end processes that were killed.
@@ -271,14 +272,6 @@ fn discard(state: &StateFolder, path: &Utf8Path) -> Result<(), Problem> {
         other => other.or_problem("folder", &message)?,
     }
     remove_tree(&target).or_problem("folder", &message)
-}
-
-/// Deletes a folder, without following links. Absent is success.
-fn remove_tree(path: &Utf8Path) -> io::Result<()> {
-    match fs_err::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }
 
 fn remove_file(path: &Utf8Path) -> Result<(), Problem> {

@@ -64,6 +64,9 @@ impl Check<'_> {
             (Shape::Integer { min, max }, Tree::Scalar { text, kind: ScalarKind::Number }) => {
                 self.integer(node, *min..=*max, text, path).unwrap_or_else(|| shape.placeholder())
             }
+            (Shape::Boolean, Tree::Scalar { text, kind: ScalarKind::Bool }) => {
+                text.eq_ignore_ascii_case("true").into()
+            }
             (Shape::Text(format), Tree::Scalar { text, kind })
                 if *kind == ScalarKind::Text
                     || (*kind == ScalarKind::Number && format.is_amount()) =>
@@ -271,7 +274,12 @@ impl Check<'_> {
                     node.text().and_then(|text| nearest(text, choices.keys().map(String::as_str)));
                 // In the order of letters, the usual ground and the usual stack are the last.
                 let name = given.or_else(|| choices.keys().next_back().map(String::as_str));
-                ("a mapping", format!("Write `{{{}: {{}}}}`.", name.unwrap_or_default()))
+                let name = name.unwrap_or_default();
+                let value = match choices.get(name) {
+                    Some(Shape::Text(_)) => "…",
+                    _ => "{}",
+                };
+                ("a mapping", format!("Write `{{{name}: {value}}}`."))
             }
             Shape::List(_) => match node.text() {
                 Some(text) => ("a list", format!("Put it in brackets: `[{text}]`.")),
@@ -282,6 +290,9 @@ impl Check<'_> {
                 ("text", format!("Write one of {}.", listed(words)))
             }
             Shape::Integer { .. } => ("a whole number", "Write digits without quotes.".to_owned()),
+            Shape::Boolean => {
+                ("true or false", "Write `true` or `false` without quotes.".to_owned())
+            }
             Shape::Text(_) => match node.text() {
                 Some(text) if !node.is_null() => {
                     ("text", format!("Put it in quotes: `\"{text}\"`."))

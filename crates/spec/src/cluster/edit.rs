@@ -1,6 +1,6 @@
 //! Changes of a cluster that are asked for without its file.
 
-use super::{Cluster, NodeGroup, NodeSpec, Role};
+use super::{Cluster, Kubernetes, NodeGroup, NodeSpec, Role, Stack};
 use crate::name::nearest;
 use crate::{NodeName, Problem};
 
@@ -83,6 +83,31 @@ impl Cluster {
         let message = format!("node `{node}` cannot be taken out of its group");
         Err(Problem::usage("spec.unremovable_node", message)
             .help("Change `spec.nodes` in the cluster file, and run `bivouac up`."))
+    }
+}
+
+impl Cluster {
+    /// Another version of what runs on it; the newest when none is named.
+    ///
+    /// # Errors
+    /// When a version is named and the stack has none to choose from.
+    pub fn set_version(&mut self, version: Option<&str>) -> Result<(), Problem> {
+        match (&mut self.spec.stack, version) {
+            (Stack::Kubernetes(kubernetes), version) => {
+                kubernetes.version = version.unwrap_or(Kubernetes::VERSION).to_owned();
+                Ok(())
+            }
+            (Stack::Incus(_), None) => Ok(()),
+            (Stack::Incus(_), Some(version)) => {
+                let message = format!(
+                    "cluster `{}` runs Incus, which has no `{version}` to choose",
+                    self.name()
+                );
+                let help =
+                    "Leave the version out: its nodes are made anew from the current node image.";
+                Err(Problem::usage("spec.no_version", message).help(help))
+            }
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct IncusStorage {
     /// How.
     #[serde(default)]
     pub driver: StorageDriver,
-    /// The size of each member's pool, for `btrfs` and `zfs`; Incus chooses when absent.
+    /// The size of each member's pool, for `btrfs`; Incus chooses when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Bytes>,
 }
@@ -47,9 +47,9 @@ pub enum StorageDriver {
     /// Folders of the node's own file system. Works everywhere.
     #[default]
     Dir,
-    /// A file with a btrfs file system, where the kernel and the node image have it. Launches and copies share what is the same.
+    /// A file with a btrfs file system, where the kernel has that and nodes get loop devices. Launches and copies share what is the same.
     Btrfs,
-    /// A file with a ZFS pool, where the kernel and the node image have it.
+    /// A file with a ZFS pool. The node image has no tools for it: refused.
     Zfs,
 }
 

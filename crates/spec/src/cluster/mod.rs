@@ -8,6 +8,7 @@
 //!
 //! Whether the cluster fits its ground (free networks, enough memory) is not decided here but in the crate plan.
 
+mod addons;
 mod check;
 mod edit;
 mod file;
@@ -17,21 +18,24 @@ mod nodes;
 mod path;
 mod port;
 mod provider;
+mod registries;
 mod rules;
 mod shape;
 mod stack;
 mod tree;
 
+pub use addons::Addons;
 pub use file::{Cluster, Metadata, Spec};
 pub use incus::{
     Guard, HealthGuard, Incus, IncusStorage, InstanceNetwork, InstanceProfile, MemoryGuard,
     StorageDriver,
 };
-pub use network::{Cni, IpFamily, Network};
+pub use network::{Cni, IpFamily, LoadBalancer, Network};
 pub use nodes::{NodeGroup, NodeSpec, Resources, Role, Taint, TaintEffect};
 pub use path::Locations;
 pub use port::{Port, Protocol};
 pub use provider::{DockerProvider, LinuxProvider, Provider};
+pub use registries::{Credentials, Mirror, Proxy, Registry, Source};
 pub use rules::NODES_MAX;
 pub use stack::{Bootstrap, Kubernetes, Stack};
 

@@ -28,6 +28,9 @@ pub struct Network {
     /// How pods of different nodes reach each other.
     #[serde(default)]
     pub cni: Cni,
+    /// Where Services of type `LoadBalancer` get their addresses from.
+    #[serde(default)]
+    pub load_balancer: LoadBalancer,
 }
 
 /// An IP family.
@@ -56,6 +59,17 @@ pub enum Cni {
     None,
 }
 
+/// Where Services of type `LoadBalancer` get their addresses from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadBalancer {
+    /// The upper part of the network between the nodes, where this machine is on it.
+    #[default]
+    NodeNetwork,
+    /// Nowhere, or from something that you install.
+    None,
+}
+
 impl Network {
     fn default_families() -> Vec<IpFamily> {
         vec![IpFamily::V4]
@@ -70,6 +84,7 @@ impl Default for Network {
             pod_cidr: Vec::new(),
             service_cidr: Vec::new(),
             cni: Cni::default(),
+            load_balancer: LoadBalancer::default(),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) enum Shape {
     /// One of these words.
     Words(Vec<String>),
     Text(Format),
+    /// `true` or `false`.
+    Boolean,
     /// A whole number.
     Integer {
         min: u64,
@@ -136,6 +138,7 @@ impl Reader<'_> {
         }
         match kind(schema) {
             "object" => self.object(schema),
+            "boolean" => Shape::Boolean,
             "array" => Shape::List(Box::new(self.shape(&schema["items"]))),
             "integer" => Shape::Integer {
                 min: schema["minimum"].as_u64().unwrap_or_default(),
@@ -222,6 +225,7 @@ impl Shape {
             Self::List(_) => Value::Array(Vec::new()),
             Self::Words(words) => words[0].clone().into(),
             Self::Integer { min, .. } => (*min).max(1).into(),
+            Self::Boolean => false.into(),
             Self::Text(format) => match format {
                 Format::Any => "",
                 Format::ClusterName => "default",

@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Incus, Role};
+use super::{Addons, Incus, Proxy, Registry, Role};
+use crate::quantity::Span;
 
 /// What runs on the nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,7 +20,7 @@ pub enum Stack {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Kubernetes {
-    /// The version, with a leading `v`. The node image must hold it.
+    /// The version, with a leading `v`: one of those that this bivouac has node images for. A newer one is an upgrade.
     #[serde(default = "Kubernetes::default_version")]
     pub version: String,
     /// The DNS domain of the cluster.
@@ -28,6 +29,21 @@ pub struct Kubernetes {
     /// How the cluster comes up.
     #[serde(default)]
     pub bootstrap: Bootstrap,
+    /// What it has beside Kubernetes itself.
+    #[serde(default)]
+    pub addons: Addons,
+    /// How long the pods of a node may take to leave it before it is removed.
+    #[serde(
+        default = "Kubernetes::default_drain_timeout",
+        skip_serializing_if = "Kubernetes::is_default_drain_timeout"
+    )]
+    pub drain_timeout: Span,
+    /// Registries of container images: mirrors, credentials, authorities. What is not named is reached as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<Registry>,
+    /// The proxy through which nodes reach registries. None when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
 }
 
 /// How a Kubernetes cluster comes up.
@@ -42,14 +58,26 @@ pub enum Bootstrap {
 }
 
 impl Kubernetes {
-    /// The version that the node image of this release holds.
-    pub const VERSION: &str = "v1.36.3";
+    /// The versions that there are node images for, the newest first.
+    pub const VERSIONS: [&str; 2] = ["v1.36.3", "v1.36.1"];
+
+    /// The version of a cluster that asks for none: the newest.
+    pub const VERSION: &str = Self::VERSIONS[0];
 
     /// The port of the API.
     pub const API_PORT: u16 = 6443;
 
     fn default_version() -> String {
         Self::VERSION.to_owned()
+    }
+
+    const fn default_drain_timeout() -> Span {
+        Span::seconds(120)
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+    fn is_default_drain_timeout(span: &Span) -> bool {
+        *span == Self::default_drain_timeout()
     }
 
     fn default_domain() -> String {
@@ -63,6 +91,10 @@ impl Default for Kubernetes {
             version: Self::default_version(),
             domain: Self::default_domain(),
             bootstrap: Bootstrap::default(),
+            addons: Addons::default(),
+            drain_timeout: Self::default_drain_timeout(),
+            registries: Vec::new(),
+            proxy: None,
         }
     }
 }
@@ -89,6 +121,15 @@ impl Stack {
         match self {
             Self::Kubernetes(_) => &[Role::ControlPlane, Role::Worker],
             Self::Incus(_) => &[Role::Member],
+        }
+    }
+
+    /// The version of it, where a cluster file says one.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        match self {
+            Self::Kubernetes(kubernetes) => Some(&kubernetes.version),
+            Self::Incus(_) => None,
         }
     }
 

@@ -51,6 +51,23 @@ pub struct NodeConfig {
 }
 
 impl NodeConfig {
+    /// A node in which nothing runs but its agent: what it is to hold is put there before it becomes one of a cluster.
+    #[must_use]
+    pub const fn bare(cluster: ClusterName, node: NodeName) -> Self {
+        Self {
+            format: FORMAT,
+            cluster,
+            node,
+            modules: Vec::new(),
+            sysctls: Vec::new(),
+            mounts: Vec::new(),
+            files: Vec::new(),
+            services: Vec::new(),
+            tasks: Vec::new(),
+            conditions: Vec::new(),
+        }
+    }
+
     /// An identity of the whole: `sha256:HEX` of its JSON form. Two configs with the same digest make the same node.
     #[must_use]
     pub fn digest(&self) -> String {

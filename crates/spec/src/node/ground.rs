@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::Resources;
+
 /// What a ground leaves to be done from inside of a node, each time the node starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -24,6 +26,9 @@ pub struct Ground {
     /// cannot reach that. `/etc/resolv.conf` then names this address.
     #[serde(default)]
     pub resolver: Option<IpAddr>,
+    /// The node's limits: what it is to see as all that its machine has.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
 }
 
 /// A route to the pods of another node.

@@ -6,6 +6,7 @@ pub mod graph;
 pub mod ground;
 pub mod paths;
 pub mod probe;
+pub mod save;
 pub mod status;
 pub mod stream;
 pub mod unit;

@@ -107,6 +107,9 @@ pub struct HttpRequest {
     /// The body.
     #[serde(default)]
     pub body: Option<String>,
+    /// The body as a file in the node, so that no key is in a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body_file: Option<Utf8PathBuf>,
     /// Whom to trust and who to be; for `https` only.
     #[serde(default)]
     pub tls: Option<Tls>,
@@ -116,7 +119,7 @@ impl HttpRequest {
     /// A plain `GET`.
     pub fn get(url: impl Into<String>) -> Self {
         let (method, url) = ("GET".to_owned(), url.into());
-        Self { method, url, headers: BTreeMap::new(), body: None, tls: None }
+        Self { method, url, headers: BTreeMap::new(), body: None, body_file: None, tls: None }
     }
 
     /// The same over TLS with these files.

@@ -98,6 +98,9 @@ pub struct UnitStatus {
     /// Milliseconds from the start of the agent until it was first ready, as it is defined now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_after: Option<u64>,
+    /// The node is usable without it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
 }
 
 /// How far a unit is.
@@ -121,6 +124,6 @@ pub enum UnitState {
 impl NodeStatus {
     /// The units that keep the node from being usable.
     pub fn pending(&self) -> impl Iterator<Item = &UnitStatus> {
-        self.units.iter().filter(|unit| unit.state != UnitState::Ready)
+        self.units.iter().filter(|unit| unit.state != UnitState::Ready && !unit.late)
     }
 }

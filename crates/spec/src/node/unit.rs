@@ -72,6 +72,9 @@ pub struct Task {
     /// Files whose change makes it be done again when a running node takes a new config; a folder stands for all in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watch: Vec<Utf8PathBuf>,
+    /// The node is usable before this is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
 }
 
 /// The work of a [`Task`].

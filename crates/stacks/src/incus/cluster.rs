@@ -13,8 +13,8 @@ use super::daemon::INCUSD;
 use super::keys::Secrets;
 use super::layout::{API_PORT, Layout, Member};
 use super::places::{
-    self, ASK, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, JOINING_MARKER, OPTIONS, OWN, PRESEED, TRUST,
-    USERS,
+    self, ASK, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, JOINING_MARKER, OPTIONS, OWN, PRESEED, SEND,
+    SOCKET, TRUST, USERS,
 };
 use super::preseed;
 use super::units::task;
@@ -34,6 +34,7 @@ const FOUND: &str = include_str!("scripts/found.sh");
 const JOINING: &str = include_str!("scripts/join.sh");
 const IMPORT: &str = include_str!("scripts/image.sh");
 const TELL: &str = include_str!("scripts/self.sh");
+const SENDING: &str = include_str!("scripts/send.sh");
 
 /// What a member is known by, and what it needs to found or join the cluster.
 pub(super) fn files(
@@ -47,6 +48,7 @@ pub(super) fn files(
         File::secret(format!("{DATA}/server.key"), own.key.expose()),
         File::directory(TRUST, 0o755),
         File::directory(JOIN, 0o755),
+        File::public(SEND, SENDING),
     ];
     for other in layout.others(member) {
         let trust = trust(other, secrets.member(other)?);
@@ -122,7 +124,8 @@ pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
     if layout.founds(member) {
         let (certificate, key) = places::CLUSTER;
         let driver = layout.settings.storage.driver.name();
-        let arguments = [HOME, driver, PRESEED, certificate, key, TRUST, USERS, OPTIONS, name];
+        let mut arguments = vec![HOME, driver, PRESEED, certificate, key, TRUST, USERS, OPTIONS];
+        arguments.extend([name, SEND, SOCKET]);
         tasks.push(task(CLUSTER, &[INCUSD], FOUND, &arguments, &[TRUST]));
         tasks.push(task(IMAGE_TASK, &[CLUSTER], IMPORT, &[IMAGE, IMAGE_ALIAS], &[]));
     } else {

@@ -9,6 +9,7 @@ use bivouac_spec::quantity::Span;
 use super::lan::LAN;
 use super::layout::Layout;
 use super::places::{DAEMON, DATA, HOME, LOGS, LXCFS, PRISTINE, SOCKET, WIPE_MARKER};
+use super::storage;
 use super::units::{names, service, shell};
 
 pub(super) const INCUSD: &str = "incusd";
@@ -87,6 +88,12 @@ pub(super) fn files() -> Vec<File> {
     ]
 }
 
+fn before_incusd(layout: &Layout<'_>) -> Vec<String> {
+    let mut units = names(&[LXCFS_SERVICE, LAN, INSTANCES]);
+    units.extend(storage::tasks(layout.settings).map(|task| task.name));
+    units
+}
+
 pub(super) fn services(layout: &Layout<'_>) -> Vec<Service> {
     let mounted = Probe::new(Check::File(format!("{LXCFS}/proc/meminfo").into()));
     let lxcfs = ["/usr/bin/lxcfs", "-f", LXCFS].map(str::to_owned).into();
@@ -98,7 +105,7 @@ pub(super) fn services(layout: &Layout<'_>) -> Vec<Service> {
         service(LXCFS_SERVICE, lxcfs, Some(mounted)),
         Service {
             // An instance that finds no bridge when it is started has no network.
-            after: names(&[LXCFS_SERVICE, LAN, INSTANCES]),
+            after: before_incusd(layout),
             limits: Limits {
                 open_files: Some(OPEN_FILES.min(facts.open_files)),
                 locked_memory: facts.raises_limits.then_some(never),

@@ -7,6 +7,7 @@ use bivouac_spec::cluster::{Incus, NodeSpec};
 use bivouac_spec::{ClusterName, Facts, NodeName, Problem};
 use ipnet::{IpNet, Ipv4Net};
 
+use super::storage;
 use crate::stack::RenderRequest;
 
 /// The port of the API, for users and for members.
@@ -55,6 +56,7 @@ impl Member {
 
 impl<'a> Layout<'a> {
     pub(super) fn of(request: &RenderRequest<'a>, settings: &'a Incus) -> Result<Self, Problem> {
+        storage::check(settings, request.facts)?;
         let (cluster, addresses) = (request.cluster, request.addresses);
         let no_address = |what: &str| {
             let message = format!("{what} of cluster `{}` has no IPv4 network", cluster.name());

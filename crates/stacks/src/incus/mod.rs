@@ -12,7 +12,7 @@
 //!
 //! - [`layout`]: the cluster, looked at; [`keys`]: certificates; [`places`]: paths
 //! - [`lan`]: the network between instances, with addresses and names; [`daemon`]: lxcfs, incusd and what belongs to them
-//! - [`cluster`]: how it is founded and joined; [`preseed`]: what it is founded with; [`guard`]: what watches over a member
+//! - [`storage`]: where instances are kept; [`cluster`]: how it is founded and joined; [`preseed`]: what it is founded with; [`guard`]: what watches over a member
 //! - [`conditions`]: when a member is usable; [`steps`]: what is done when members come and go
 
 mod cluster;
@@ -25,16 +25,19 @@ mod layout;
 mod places;
 mod preseed;
 mod steps;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use bivouac_spec::facts::Applied;
 use bivouac_spec::node::config::FORMAT;
-use bivouac_spec::{NodeConfig, NodeName, Problem};
+use bivouac_spec::{Cluster, NodeConfig, NodeName, Problem};
+use camino::Utf8PathBuf;
 
 use crate::stack::{Access, Change, IncusAccess, Keys, RenderRequest, Stack, Step};
 use keys::Secrets;
@@ -79,6 +82,18 @@ impl Stack for Incus {
         Ok(steps::steps(&Layout::of(request, &self.settings)?, change))
     }
 
+    fn data(&self) -> Vec<Utf8PathBuf> {
+        vec!["/var".into()]
+    }
+
+    fn fork_joins(&self, _cluster: &Cluster) -> Result<BTreeSet<NodeName>, Problem> {
+        Err(no_fork())
+    }
+
+    fn fork(&self, _before: &Applied, _request: &RenderRequest<'_>) -> Result<Vec<Step>, Problem> {
+        Err(no_fork())
+    }
+
     fn access(&self, request: &RenderRequest<'_>, keys: &Keys) -> Result<Access, Problem> {
         let layout = Layout::of(request, &self.settings)?;
         let Secrets { cluster, client, .. } = Secrets::of(keys)?;
@@ -97,6 +112,14 @@ impl Stack for Incus {
     }
 }
 
+/// incusd's database names its members by their addresses, in the members' own files too, and offers no way to change them.
+fn no_fork() -> Problem {
+    let message = "a cluster of Incus cannot be forked: its database keeps its members' addresses, and a fork has others";
+    Problem::usage("stack.incus.fork", message).help(
+        "restore the snapshot into the same cluster (`bivouac snapshot restore`), or start another cluster and copy instances to it (`incus copy`)",
+    )
+}
+
 fn node_config(
     layout: &Layout<'_>,
     member: &Member,
@@ -109,6 +132,7 @@ fn node_config(
     services.extend(daemon::services(layout));
     services.extend(guard::service_of(layout, member));
     let mut tasks = lan::tasks(layout, member);
+    tasks.extend(storage::tasks(layout.settings));
     tasks.extend(cluster::tasks(layout, member));
     Ok(NodeConfig {
         format: FORMAT,

@@ -23,6 +23,8 @@ pub(super) const RULES: &str = "/etc/incus/lan.nft";
 pub(super) const PRESEED: &str = "/etc/incus/preseed.json";
 /// Options that are set when the cluster is there.
 pub(super) const OPTIONS: &str = "/etc/incus/options.json";
+/// How a file is sent to incusd.
+pub(super) const SEND: &str = "/etc/incus/send.sh";
 /// The certificate that all members show, and its key.
 pub(super) const CLUSTER: (&str, &str) = ("/etc/incus/cluster.crt", "/etc/incus/cluster.key");
 /// A folder with the certificates of who is trusted besides members.

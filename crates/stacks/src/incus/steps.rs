@@ -23,7 +23,8 @@ pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
     match change {
         Change::Joins(node) => layout.member(node).map(|member| comes(layout, member)),
         Change::Leaves(member) => Some(leaves(layout, &member.spec.name)),
-        Change::Changed(_) => None,
+        // Instances stop with their member, and start with it again.
+        Change::Remakes(_) | Change::Remade(_) | Change::Changed(_) => None,
     }
     .into_iter()
     .collect()

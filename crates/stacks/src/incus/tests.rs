@@ -100,6 +100,8 @@ fn facts() -> Facts {
         open_files: 524_288,
         occupied: BTreeMap::new(),
         reaches_nodes: true,
+        shares_network: true,
+        file_systems: ["btrfs".to_owned()].into(),
         identity: String::new(),
         place: String::new(),
         remote: false,
@@ -282,6 +284,53 @@ fn profiles_and_options_are_merged_by_name() {
 }
 
 #[test]
+fn what_a_user_writes_as_options_is_in_no_argument() {
+    let mut bench = Bench::new(2);
+    let secret = || BTreeMap::from([("user.word".to_owned(), "it's secret".to_owned())]);
+    let settings = bench.settings();
+    settings.config = secret();
+    settings.profiles = vec![InstanceProfile {
+        name: "default".to_owned(),
+        description: String::new(),
+        config: secret(),
+        devices: BTreeMap::new(),
+    }];
+    for mut config in bench.render(&bench.keys(None)).into_values() {
+        config.files.clear();
+        assert!(!serde_json::to_string(&config).unwrap().contains("secret"), "{}", config.node);
+    }
+}
+
+#[test]
+fn a_pool_that_the_ground_cannot_have_is_refused() {
+    let refused = |driver, file_systems: &[&str]| {
+        let mut bench = Bench::new(1);
+        bench.settings().storage.driver = driver;
+        bench.facts.file_systems = file_systems.iter().map(|name| (*name).to_owned()).collect();
+        let made = bench.stack().ensure_keys(None, &bench.request(), now());
+        made.err().map(|problem| (problem.code, problem.class.exit_code()))
+    };
+    let code = |code: &str, exit| Some((code.into(), exit));
+    assert_eq!(refused(StorageDriver::Dir, &[]), None);
+    assert_eq!(refused(StorageDriver::Btrfs, &["btrfs", "ext4"]), None);
+    assert_eq!(refused(StorageDriver::Btrfs, &["ext4"]), code("stack.incus.no_file_system", 3));
+    assert_eq!(refused(StorageDriver::Zfs, &["zfs"]), code("stack.incus.no_storage_tools", 2));
+}
+
+#[test]
+fn a_pool_in_a_file_has_its_devices_before_the_daemon_starts() {
+    let mut bench = Bench::new(1);
+    let after = |bench: &Bench| {
+        let config = bench.config("member-0");
+        assert_eq!(check_units(&config), Vec::<String>::new());
+        config.services.into_iter().find(|service| service.name == "incusd").unwrap().after
+    };
+    assert!(!after(&bench).contains(&"loop-devices".to_owned()));
+    bench.settings().storage.driver = StorageDriver::Btrfs;
+    assert!(after(&bench).contains(&"loop-devices".to_owned()));
+}
+
+#[test]
 fn zones_and_labels_are_told_to_the_cluster() {
     let mut bench = Bench::new(2);
     bench.cluster.spec.nodes[0].zones = vec!["a".to_owned(), "b".to_owned()];
@@ -330,4 +379,14 @@ fn scripts_are_scripts() {
         let checked = std::process::Command::new("/bin/sh").args(["-n", "-c", &script[2]]).status();
         assert!(checked.unwrap().success(), "{}", script[3]);
     }
+}
+
+#[test]
+fn a_copy_stays_the_cluster_that_it_is_of() {
+    let bench = Bench::new(3);
+    assert_eq!(bench.stack().data(), ["/var"]);
+    let problem = bench.stack().fork_joins(&bench.cluster).unwrap_err();
+    assert_eq!(problem.code, "stack.incus.fork");
+    let before = Applied::new(bench.cluster.clone(), bench.addresses.clone());
+    assert_eq!(bench.stack().fork(&before, &bench.request()), Err(problem));
 }

@@ -31,6 +31,7 @@ pub(super) fn task(
         after: names(after),
         run: Run::Command(shell(name, script, arguments)),
         watch: watch.iter().map(|path| (*path).into()).collect(),
+        late: false,
     }
 }
 

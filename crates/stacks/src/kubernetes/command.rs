@@ -77,11 +77,11 @@ pub(super) fn ask(name: &str, after: Vec<String>, questions: Vec<(&str, HttpRequ
         expect: Expect::success(),
     };
     let run = Run::Requests(questions.into_iter().map(request).collect());
-    Task { name: name.to_owned(), after, run, watch: Vec::new() }
+    Task { name: name.to_owned(), after, run, watch: Vec::new(), late: false }
 }
 
 /// A task that runs a command.
 pub(super) fn run(name: &str, after: Vec<String>, command: &[&str]) -> Task {
     let run = Run::Command(command.iter().map(|word| (*word).to_owned()).collect());
-    Task { name: name.to_owned(), after, run, watch: Vec::new() }
+    Task { name: name.to_owned(), after, run, watch: Vec::new(), late: false }
 }

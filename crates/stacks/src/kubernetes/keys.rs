@@ -16,6 +16,7 @@ use bivouac_spec::{NodeName, Problem};
 
 use super::flannel::FLANNEL;
 use super::layout::{Layout, Member};
+use super::manifests::metrics;
 use super::places;
 use crate::stack::Keys;
 
@@ -117,6 +118,9 @@ impl Source<'_> {
             let mut files = self.node(layout, member)?;
             if member.is_control_plane() {
                 files.extend(self.control_plane(layout, member)?);
+                if layout.is_first(member) && layout.settings.addons.metrics_server {
+                    files.extend(self.metrics(layout)?);
+                }
             } else {
                 files.extend(worker_files(self.pki).iter().map(below_pki));
             }
@@ -182,6 +186,11 @@ impl Source<'_> {
         let serving =
             self.issue(&format!("{name}/kubelet"), &bivouac_pki::kubelet_serving(&serving))?;
         files.extend(pair_files(places::KUBELET_SERVING.0, places::KUBELET_SERVING.1, &serving));
+        if layout.load_balances {
+            let request = bivouac_pki::load_balancer(member.is_control_plane());
+            let client = self.issue(&format!("{name}/load-balancer"), &request)?;
+            files.extend(pair_files(places::LOAD_BALANCER.0, places::LOAD_BALANCER.1, &client));
+        }
         if layout.cni == Cni::Flannel {
             let client = self.issue(&format!("{name}/flannel"), &bivouac_pki::flannel())?;
             files.push(self.kubeconfig(layout, member.api, FLANNEL, bivouac_pki::FLANNEL, &client));
@@ -211,6 +220,16 @@ impl Source<'_> {
         let user = &request.common_name;
         files.push(self.kubeconfig(layout, member.api, places::DISCOVERY, user, &client));
         Ok(files)
+    }
+
+    /// What is applied of metrics-server that its node alone knows.
+    fn metrics(&mut self, layout: &Layout<'_>) -> Made<[File; 2]> {
+        let issued = self.issue(metrics::METRICS, &metrics::certificate(layout))?;
+        let api = metrics::api_service(&self.pki.authorities.cluster.certificate);
+        Ok([
+            File::secret(places::METRICS_SECRET, metrics::secret(&issued).to_string()),
+            File::public(places::METRICS_API, api.to_string()),
+        ])
     }
 
     fn admin(&mut self) -> Made<Issued> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use bivouac_spec::cluster::{Cni, Kubernetes, NodeSpec, Role, Taint, TaintEffect};
+use bivouac_spec::cluster::{Cni, Kubernetes, LoadBalancer, NodeSpec, Role, Taint, TaintEffect};
 use bivouac_spec::network::Families;
 use bivouac_spec::{Addresses, Cluster, ClusterName, Facts, NodeName, Problem};
 use ipnet::IpNet;
@@ -22,6 +22,8 @@ pub(super) struct Layout<'a> {
     pub(super) cluster: &'a ClusterName,
     pub(super) settings: &'a Kubernetes,
     pub(super) cni: Cni,
+    /// Whether Services get addresses on the network of the nodes.
+    pub(super) load_balances: bool,
     pub(super) addresses: &'a Addresses,
     pub(super) facts: &'a Facts,
     /// Those that run Kubernetes, in the order of the cluster file.
@@ -136,12 +138,17 @@ impl<'a> Layout<'a> {
             let problem = Problem::usage("stack.kubernetes.service_network", message);
             return Err(problem.help("give `spec.network.serviceCIDR` a prefix of /24 or shorter"));
         };
-        let (cni, cluster, facts) = (cluster.spec.network.cni, cluster.name(), request.facts);
+        let facts = request.facts;
+        let wanted = cluster.spec.network.load_balancer == LoadBalancer::NodeNetwork;
+        let has_room = addresses.node_networks.iter().all(|own| own.service_addresses().is_some());
+        let load_balances = wanted && has_room && facts.shares_network;
+        let (cni, cluster) = (cluster.spec.network.cni, cluster.name());
         let joined = request.joined;
         Ok(Self {
             cluster,
             settings,
             cni,
+            load_balances,
             addresses,
             facts,
             members,

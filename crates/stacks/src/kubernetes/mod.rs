@@ -2,7 +2,8 @@
 //! beforehand and starts at the same moment, and only probes order what runs in it. [`kubeadm`] is the other way.
 //!
 //! ```text
-//! control plane: etcd > kube-apiserver > nodes* > dns* > roles* > storage*    (* tasks; these of the first one; provisioner* last)
+//! control plane: etcd > kube-apiserver > nodes* > dns* > roles* > storage*    (* tasks; these of the first one; provisioner*,
+//!                                                                                metrics-server* last)
 //!                     (etcd > etcd-votes* > kube-apiserver in one that joins a cluster)
 //!                              |            +--> kube-scheduler
 //!                              +--> api* > kube-controller-manager
@@ -10,32 +11,41 @@
 //!                api* (the API answers everybody), announced* (its Node object is there), nat*, pod-network*
 //!                containerd > images* > kubelet        (kubelet waits for `announced`)
 //!                                       kube-proxy     (waits for `announced`, `nat`)
+//!                                       load-balancer  (waits for `kube-proxy`)
 //!                                       flanneld       (where the ground does not route pods; waits for `announced`)
 //! usable:        a pod's network gets a DNS answer (every node); all nodes Ready, default service account (first control plane)
 //! ```
 //!
 //! - [`layout`]: the cluster, looked at; [`keys`]: certificates and kubeconfigs; [`manifests`]: objects in the API
-//! - [`etcd`], [`control_plane`], [`node`], [`balancer`], or [`kubeadm`] in their place; [`runtime`], [`network`], [`flannel`]: services, tasks and files
-//! - [`watch`]: what a change of files means; [`steps`]: what else a change of the cluster means
+//! - [`etcd`], [`control_plane`], [`node`], [`balancer`], or [`kubeadm`] in their place; [`runtime`], [`network`], [`flannel`], [`load_balancer`]:
+//!   services, tasks and files
+//! - [`registries`]: where images come from; [`sources`]: what the cluster file only points to
+//! - [`watch`]: what a change of files means; [`steps`], [`addons`]: what else a change of the cluster means; [`fork`]: a copy becomes another cluster
 //! - [`probes`]: the questions that order them; [`conditions`]: when a node is usable
 //! - [`settings`]: configuration that all nodes share; [`places`], [`versions`], [`tuning`]: paths, images and figures
 
+mod addons;
 mod balancer;
 mod command;
 mod conditions;
 mod control_plane;
 mod etcd;
 mod flannel;
+mod fork;
 mod keys;
 mod kubeadm;
 mod layout;
+mod load_balancer;
 mod manifests;
 mod network;
 mod node;
 mod places;
 mod probes;
+mod registries;
+mod remake;
 mod runtime;
 mod settings;
+mod sources;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -43,16 +53,20 @@ mod tuning;
 mod versions;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use bivouac_spec::cluster::{Bootstrap, Cni};
+use bivouac_spec::facts::Applied;
 use bivouac_spec::node::config::FORMAT;
 use bivouac_spec::node::{File, Service, Task};
-use bivouac_spec::{NodeConfig, NodeName, Problem, cluster};
+use bivouac_spec::{Cluster, NodeConfig, NodeName, Problem, cluster};
+use camino::Utf8PathBuf;
 
-use crate::stack::{Access, Change, Keys, KubernetesAccess, RenderRequest, Stack, Step};
+use crate::stack::{
+    Access, Change, Drain, Given, Keys, KubernetesAccess, RenderRequest, Stack, Step,
+};
 use command::after;
 use layout::{API_PORT, Layout, Member};
 
@@ -60,6 +74,8 @@ use layout::{API_PORT, Layout, Member};
 #[derive(Debug)]
 pub(crate) struct Kubernetes {
     pub(crate) settings: cluster::Kubernetes,
+    /// What the caller gives beside.
+    pub(crate) given: Given,
 }
 
 impl Stack for Kubernetes {
@@ -69,7 +85,10 @@ impl Stack for Kubernetes {
         request: &RenderRequest<'_>,
         now: SystemTime,
     ) -> Result<Keys, Problem> {
-        keys::ensure(existing, &Layout::of(request, &self.settings)?, now)
+        let kept = sources::kept(existing.as_ref())?;
+        let keys = keys::ensure(existing, &Layout::of(request, &self.settings)?, now)?;
+        let sources = sources::gather(kept, &self.given.found, &self.settings)?;
+        Ok(sources::keep(keys, &sources))
     }
 
     fn expiry(&self, keys: &Keys) -> Result<Option<SystemTime>, Problem> {
@@ -83,8 +102,10 @@ impl Stack for Kubernetes {
     ) -> Result<BTreeMap<NodeName, NodeConfig>, Problem> {
         let layout = Layout::of(request, &self.settings)?;
         let mut files = keys::render(&layout, keys)?;
+        let registries = registries::files(&layout, &sources::kept(Some(keys))?)?;
         let render = |member: &Member| {
-            let secret = files.remove(member.name()).unwrap_or_default();
+            let mut secret = files.remove(member.name()).unwrap_or_default();
+            secret.extend(registries.iter().cloned());
             (member.name().clone(), node_config(&layout, member, secret))
         };
         let mut configs: BTreeMap<_, _> = layout.members.iter().map(render).collect();
@@ -102,7 +123,20 @@ impl Stack for Kubernetes {
         request: &RenderRequest<'_>,
         change: &Change<'_>,
     ) -> Result<Vec<Step>, Problem> {
-        Ok(steps::steps(&Layout::of(request, &self.settings)?, change))
+        let drain = self.given.drain.unwrap_or(Drain::Within(self.settings.drain_timeout));
+        Ok(steps::steps(&Layout::of(request, &self.settings)?, change, drain))
+    }
+
+    fn data(&self) -> Vec<Utf8PathBuf> {
+        vec!["/var".into()]
+    }
+
+    fn fork_joins(&self, cluster: &Cluster) -> Result<BTreeSet<NodeName>, Problem> {
+        fork::joins(&self.settings, cluster)
+    }
+
+    fn fork(&self, before: &Applied, request: &RenderRequest<'_>) -> Result<Vec<Step>, Problem> {
+        fork::steps(&Layout::of(request, &self.settings)?, before)
     }
 
     fn access(&self, request: &RenderRequest<'_>, keys: &Keys) -> Result<Access, Problem> {
@@ -129,6 +163,7 @@ impl Stack for Kubernetes {
 
 fn node_config(layout: &Layout<'_>, member: &Member, secret: Vec<File>) -> NodeConfig {
     let mut units = units(layout, member);
+    let announced = std::mem::take(&mut units.announced);
     let mut files = network::folders();
     files.append(&mut units.files);
     files.push(runtime::file(layout));
@@ -141,9 +176,10 @@ fn node_config(layout: &Layout<'_>, member: &Member, secret: Vec<File>) -> NodeC
     tasks.extend(runtime::tasks(layout));
     if layout.cni == Cni::Flannel {
         files.extend(flannel::files(layout));
-        services.push(flannel::service(layout, member, units.announced));
+        services.push(flannel::service(layout, member, announced.clone()));
     }
     files.extend(secret);
+    services.extend(load_balancer::of_a_node(layout, member, &announced));
     if layout.is_first(member) {
         tasks.extend(manifests::tasks(layout));
     }

@@ -35,6 +35,9 @@ pub(super) const KUBELET_IDENTITY: &str = "/var/lib/kubelet/kubelet.conf";
 pub(super) const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// kube-proxy's configuration.
 pub(super) const PROXY_CONFIG: &str = "/var/lib/kube-proxy/config.conf";
+/// Who gives and has addresses of Services, as files for it. Not below [`PKI`]: it is started again when they change.
+pub(super) const LOAD_BALANCER: (&str, &str) =
+    ("/etc/bivouac/load-balancer.crt", "/etc/bivouac/load-balancer.key");
 /// The one who joins a node by kubeadm, as files for the agent's requests.
 pub(super) const JOINER: (&str, &str) =
     ("/etc/kubernetes/pki/join.crt", "/etc/kubernetes/pki/join.key");
@@ -58,6 +61,10 @@ pub(super) const POD_NETWORK: &str = "/etc/cni/net.d/10-bivouac.conflist";
 pub(super) const POD_NETWORK_DRAFT: &str = "/etc/bivouac/pod-network.conflist";
 /// What flannel is to keep.
 pub(super) const FLANNEL_CONFIG: &str = "/etc/bivouac/flannel.json";
+/// The Secret of metrics-server, as it is applied.
+pub(super) const METRICS_SECRET: &str = "/etc/bivouac/metrics-server-secret.json";
+/// The API of metrics-server, as it is applied.
+pub(super) const METRICS_API: &str = "/etc/bivouac/metrics-server-api.json";
 /// The network that the probing pod network is joined to: the first plugin of [`CNI_CONFIG`].
 pub(super) const PROBE_NETWORK: &str = "/etc/bivouac/probe-network.json";
 /// A folder with the one network namespace that questions are asked from as a pod would ask them.

@@ -27,6 +27,7 @@ pub(super) fn service(layout: &Layout<'_>) -> Service {
     containerd.after = super::network::before_containerd(layout);
     containerd.oom_score = Some(-999);
     containerd.environment = tuning::frugal();
+    containerd.environment.extend(super::registries::environment(layout));
     containerd
 }
 
@@ -37,6 +38,7 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
         after,
         run: Run::Images { directory: directory.into(), containerd: CONTAINERD_SOCKET.into() },
         watch: Vec::new(),
+        late: false,
     };
     let mut tasks = vec![register(IMAGES, paths::IMAGES, after([CONTAINERD]))];
     if layout.facts.shares_images {

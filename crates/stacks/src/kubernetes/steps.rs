@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use bivouac_spec::cluster::{Bootstrap, Cluster, Role, Taint, TaintEffect};
 use bivouac_spec::facts::Member as Leaving;
+use bivouac_spec::quantity::Span;
 use bivouac_spec::{NodeName, node::config::Environment};
 
 use super::layout::{Layout, all_taints};
 use super::{etcd, places};
-use crate::stack::{Change, Step};
+use crate::stack::{Change, Drain, Step};
 
-/// How long the pods of a node may take to leave it.
-const DRAIN: Duration = Duration::from_secs(120);
 /// How long anything else may take: an answer of the API, or of most members of etcd.
 const QUICK: Duration = Duration::from_secs(30);
 
@@ -64,25 +63,40 @@ for taint; do
 done"#;
 
 /// The steps of a change.
-pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
+pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>, drain: Drain) -> Vec<Step> {
     match change {
         Change::Joins(_) => Vec::new(),
         Change::Leaves(member) if member.spec.role == Role::Balancer => Vec::new(),
-        Change::Leaves(member) => leaves(layout, member),
-        Change::Changed(before) => changed(layout, before),
+        Change::Leaves(member) => leaves(layout, member, drain),
+        Change::Remakes(node) => super::remake::before(layout, node, drain),
+        Change::Remade(nodes) => super::remake::after(layout, nodes),
+        Change::Changed(before) => changed(layout, before)
+            .into_iter()
+            .chain(super::addons::steps(layout, before))
+            .collect(),
     }
 }
 
-fn leaves(layout: &Layout<'_>, member: &Leaving) -> Vec<Step> {
-    let (name, api) = (&member.spec.name, api(layout));
-    let (node, patience) = (name.to_string(), format!("{}s", DRAIN.as_secs()));
-    let drain = Step {
-        patience: DRAIN + QUICK,
-        help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again"
+/// The pods of a node leave it, and no others come.
+pub(super) fn drain(layout: &Layout<'_>, name: &NodeName, within: Span) -> Step {
+    let (node, patience) = (name.to_string(), within.to_string());
+    let script = [DRAIN_SCRIPT, &api(layout), &node, &patience];
+    Step {
+        patience: within.duration() + QUICK,
+        help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again; \
+               `bivouac node remove --drain-timeout` gives them longer"
             .to_owned(),
-        ..step(layout, name, format!("drain node {name}"), &[DRAIN_SCRIPT, &api, &node, &patience])
+        ..step(layout, name, format!("drain node {name}"), &script)
+    }
+}
+
+fn leaves(layout: &Layout<'_>, member: &Leaving, drained: Drain) -> Vec<Step> {
+    let (name, api) = (&member.spec.name, api(layout));
+    let node = name.to_string();
+    let mut steps = match drained {
+        Drain::Within(span) => vec![drain(layout, name, span)],
+        Drain::No => Vec::new(),
     };
-    let mut steps = vec![drain];
     if member.spec.role == Role::ControlPlane && layout.settings.bootstrap == Bootstrap::Services {
         let peer = etcd::peer_url(member.addresses.primary());
         let title = format!("take {name} out of etcd");
@@ -137,6 +151,13 @@ const fn effect(effect: TaintEffect) -> &'static str {
     }
 }
 
+/// A script about the whole cluster, run in any control plane.
+pub(super) fn about_all(layout: &Layout<'_>, name: String, script: &[&str]) -> Step {
+    let mut step = step(layout, layout.first().name(), name, script);
+    step.nodes = everywhere(layout);
+    step
+}
+
 /// A script about a node, run in any control plane but itself.
 fn step(layout: &Layout<'_>, about: &NodeName, name: String, script: &[&str]) -> Step {
     let mut command = ["/bin/sh", "-c", script[0], "step"].map(str::to_owned).to_vec();
@@ -159,7 +180,7 @@ fn everywhere(layout: &Layout<'_>) -> Vec<NodeName> {
 }
 
 /// Where kubectl finds the API: not at its own node's server, which may be the one that is down.
-fn api(layout: &Layout<'_>) -> String {
+pub(super) fn api(layout: &Layout<'_>) -> String {
     format!("https://{}", layout.first().api)
 }
 

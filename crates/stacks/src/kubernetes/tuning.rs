@@ -32,6 +32,12 @@ pub(super) const API_WAITS_FOR_ETCD: bool = true;
 /// etcd keeps so many entries in memory before it writes a snapshot (upstream: 10,000).
 pub(super) const ETCD_SNAPSHOT_COUNT: u32 = 5000;
 
+/// How often metrics-server asks every kubelet (upstream: 15 s): as often as these look. It answers after the second time.
+pub(super) const METRICS_RESOLUTION: &str = "10s";
+
+/// How long a kubelet may take to answer it. It refuses to start where this is not well below its resolution.
+pub(super) const METRICS_PATIENCE: &str = "5s";
+
 /// The tick of an etcd that is alone, in milliseconds (upstream: 100). The first election takes one to five of them: 0.1 s until it is
 /// ready, in place of 0.25 to 1 s.
 pub(super) const LONE_ETCD_TICK: u32 = 20;

@@ -7,6 +7,8 @@ pub(super) const PAUSE: &str = "bivouac.dev/pause:0.1.0";
 pub(super) const COREDNS: &str = "bivouac.dev/coredns:1.15.0";
 /// Makes volumes out of folders.
 pub(super) const LOCAL_PATH: &str = "bivouac.dev/local-path-provisioner:0.0.30";
+/// Answers what pods and nodes use.
+pub(super) const METRICS_SERVER: &str = "bivouac.dev/metrics-server:0.9.0";
 /// Where kubeadm finds the images of Kubernetes, with the version as their tag, and those of etcd and DNS.
 pub(super) const REPOSITORY: &str = "bivouac.dev";
 /// The tag of etcd's image.
@@ -53,7 +55,8 @@ mod tests {
                 format!("{}:{}", name.unwrap(), tag.replace("{version}", version.unwrap()))
             })
             .collect();
-        let mut wanted = [PAUSE, COREDNS, LOCAL_PATH, BUSYBOX].map(str::to_owned).to_vec();
+        let mut wanted =
+            [PAUSE, COREDNS, LOCAL_PATH, METRICS_SERVER, BUSYBOX].map(str::to_owned).to_vec();
         let version = bivouac_spec::cluster::Kubernetes::VERSION;
         for program in ["apiserver", "controller-manager", "scheduler", "proxy"] {
             wanted.push(format!("{REPOSITORY}/kube-{program}:{version}"));
@@ -104,10 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_that_of_the_bundle() {
+    fn the_versions_are_those_of_the_bundle() {
         let programs = entries(&bundle(), "program");
         let kube = programs.iter().find(|one| one["name"].as_str() == Some("kube")).unwrap();
-        let version = format!("v{}", kube["version"].as_str().unwrap());
-        assert_eq!(bivouac_spec::cluster::Kubernetes::VERSION, version);
+        let version = |entry: &toml::Table| format!("v{}", entry["version"].as_str().unwrap());
+        let others = entries(kube, "other");
+        let versions: Vec<String> = std::iter::once(kube).chain(&others).map(version).collect();
+        assert_eq!(bivouac_spec::cluster::Kubernetes::VERSIONS[..], versions);
     }
 }

@@ -215,8 +215,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn life_cycle(hierarchy: &Hierarchy, limits: Limits) {
-        let name = format!("bivouac-test-{}-{:?}", std::process::id(), hierarchy.version());
+    fn life_cycle(hierarchy: &Hierarchy, limits: Limits, name: &str) {
+        let name = format!("bivouac-test-{}-{name}", std::process::id());
         let parent = Cgroup::ensure(hierarchy, &name).unwrap();
         let relative = format!("{name}/cluster/node");
         let group = Cgroup::ensure(hierarchy, &relative).unwrap();
@@ -277,7 +277,7 @@ mod tests {
     fn a_group_lives_and_dies_in_the_hierarchy_of_this_machine() {
         let hierarchy = Hierarchy::detect().unwrap();
         let limits = Limits { cpu_millis: Some(1500), memory: Some(1 << 30), pids: Some(500) };
-        life_cycle(&hierarchy, limits);
+        life_cycle(&hierarchy, limits, "machine");
     }
 
     #[test]
@@ -287,18 +287,25 @@ mod tests {
             println!("skipped: no cgroup v2 hierarchy is mounted");
             return;
         };
-        let own = mount.target.join(format!("bivouac-own-{}", std::process::id()));
+        let folder = |name: &str| {
+            let path = mount.target.join(format!("bivouac-{name}-{}", std::process::id()));
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        // One that has handed controllers down takes no processes any more; the machine's own top must not be it.
+        let (top, node) = (folder("top"), folder("node"));
+        let own = top.join("own");
         std::fs::create_dir(&own).unwrap();
-        let mounted = Mounted { controllers: Vec::new(), target: mount.target, own: own.clone() };
-        life_cycle(&Hierarchy::new(Version::V2, vec![mounted]), Limits::default());
+        let mounted = Mounted { controllers: Vec::new(), target: top.clone(), own };
+        life_cycle(&Hierarchy::new(Version::V2, vec![mounted]), Limits::default(), "own");
 
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        std::fs::write(own.join("cgroup.procs"), child.id().to_string()).unwrap();
-        delegate_inside(&own).unwrap();
-        assert_eq!(std::fs::read_to_string(own.join("cgroup.procs")).unwrap(), "");
+        std::fs::write(node.join("cgroup.procs"), child.id().to_string()).unwrap();
+        delegate_inside(&node).unwrap();
+        assert_eq!(std::fs::read_to_string(node.join("cgroup.procs")).unwrap(), "");
         child.kill().unwrap();
         child.wait().unwrap();
-        let folders = vec![Folder { controllers: Vec::new(), path: own }];
+        let folders = [top, node].map(|path| Folder { controllers: Vec::new(), path }).into();
         Cgroup { version: Version::V2, folders }.remove(PATIENCE).unwrap();
     }
 }

@@ -30,14 +30,16 @@ pub(super) fn base(hierarchy: &Hierarchy) -> Result<Cgroup> {
     // From the top, because a group can hand down only what it was given.
     if let Ok(below) = mounted.own.strip_prefix(&mounted.target) {
         let above = below.parent().unwrap_or(Path::new(""));
-        for folder in files::steps(&mounted.target, above) {
-            hand_down(&folder)?;
+        let steps = files::steps(&mounted.target, above);
+        for folder in std::iter::once(&mounted.target).chain(&steps) {
+            hand_down(folder)?;
         }
     }
     for folder in mounted.own.ancestors().take_while(|path| path.starts_with(&mounted.target)) {
         let given = hand_down(folder)?;
         if needed.iter().all(|name| given.contains(*name)) {
-            let folders = vec![Folder { controllers: Vec::new(), path: folder.to_owned() }];
+            let controllers = mounted.controllers.clone();
+            let folders = vec![Folder { controllers, path: folder.to_owned() }];
             return Ok(Cgroup { version: Version::V2, folders });
         }
     }

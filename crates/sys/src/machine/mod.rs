@@ -49,6 +49,14 @@ pub struct View {
     pub memory: Option<u64>,
 }
 
+impl View {
+    /// What is seen with these limits, in thousandths of a processor and bytes of memory: a part of a processor is one.
+    #[must_use]
+    pub fn within(cpu_millis: Option<u32>, memory: Option<u64>) -> Self {
+        Self { cpus: cpu_millis.map(|millis| millis.div_ceil(1000)), memory }
+    }
+}
+
 /// Shows this much of the machine below `root`, where `proc` and `sys` are mounted, whatever was shown before. Between the two the
 /// whole machine is seen for a moment. `stage` is a path where nothing is but what a call that was killed left, and where nothing is
 /// left; its folder must be there.

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
@@ -24,7 +26,25 @@ impl Route {
     /// Gives a link an address; it is success if it has it already. IPv6 addresses work at once, without duplicate
     /// address detection: addresses are assigned here, so there are no duplicates.
     pub fn ensure_address(&self, link: &str, address: IpNet) -> Result<()> {
-        let message = RouteNetlinkMessage::NewAddress(self.address_message(link, address)?);
+        self.add_address(link, address, self.address_message(link, address)?)
+    }
+
+    /// Gives a link an address alone, without a network, which nothing that is sent from here comes from unless it answers; it is success
+    /// if the link has it already. For addresses that move between machines.
+    pub fn ensure_extra_address(&self, link: &str, address: IpAddr) -> Result<()> {
+        let address = IpNet::from(address);
+        let mut message = self.address_message(link, address)?;
+        if address.addr().is_ipv6() {
+            // One that is not preferred: else it could be nearer to a destination than the machine's own. IPv4 looks at networks only.
+            let mut lifetimes = CacheInfo::default();
+            lifetimes.ifa_valid = u32::MAX;
+            message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+        }
+        self.add_address(link, address, message)
+    }
+
+    fn add_address(&self, link: &str, address: IpNet, message: AddressMessage) -> Result<()> {
+        let message = RouteNetlinkMessage::NewAddress(message);
         let object = format!("{address} on interface {link}");
         match self.request(message, NLM_F_CREATE | NLM_F_EXCL, "add address", &object) {
             Err(error) if error.is(&[Errno::EXIST]) => Ok(()),
@@ -100,6 +120,33 @@ fn read(message: &AddressMessage) -> Option<Address> {
 mod tests {
     use super::*;
     use crate::testing::isolated;
+
+    #[test]
+    fn extra_addresses_are_not_what_connections_come_from() {
+        use std::net::UdpSocket;
+        isolated(|| {
+            let route = Route::open().unwrap();
+            route.ensure_bridge("br", "x").unwrap();
+            route.set_up("br", true).unwrap();
+            // The extra addresses are nearer to the destinations.
+            for (own, extra, to) in [
+                ("10.9.0.1/24", "10.9.0.250", "10.9.0.251:9"),
+                ("fd00:9::1/64", "fd00:9::ff00", "[fd00:9::ff01]:9"),
+            ] {
+                let (own, extra): (IpNet, IpAddr) = (own.parse().unwrap(), extra.parse().unwrap());
+                route.ensure_address("br", own).unwrap();
+                route.ensure_extra_address("br", extra).unwrap();
+                route.ensure_extra_address("br", extra).unwrap();
+                let any = if extra.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any).unwrap();
+                socket.connect(to).unwrap();
+                assert_eq!(socket.local_addr().unwrap().ip(), own.addr());
+                UdpSocket::bind((extra, 0)).unwrap();
+                route.destroy_address("br", extra.into()).unwrap();
+                UdpSocket::bind((extra, 0)).unwrap_err();
+            }
+        });
+    }
 
     #[test]
     fn both_families_twice_then_gone() {

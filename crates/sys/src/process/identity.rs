@@ -101,6 +101,18 @@ pub(crate) fn stat_fields(pid: u32) -> Result<Vec<String>> {
     Ok(fields.split_whitespace().map(str::to_owned).collect())
 }
 
+/// The state letter of a process or thread by its folder in `/proc`; `None` if it is gone.
+pub(super) fn state(folder: &str) -> Result<Option<char>> {
+    let path = format!("{folder}/stat");
+    let text = match fs::read(&path).at("read", &path) {
+        Err(error) if error.is_absent() => return Ok(None),
+        other => other?,
+    };
+    let text = String::from_utf8_lossy(&text);
+    let after_name = text.rsplit_once(')').map(|(_, fields)| fields.trim_start());
+    Ok(after_name.and_then(|fields| fields.chars().next()))
+}
+
 fn start_time(pid: u32) -> Result<u64> {
     let object = format!("process {pid}");
     let fields = stat_fields(pid)?;

@@ -7,10 +7,12 @@ mod descriptor;
 mod detach;
 mod identity;
 mod limit;
+mod peer;
 mod pending;
 mod pidfd;
 mod reap;
 mod signal;
+mod still;
 
 pub use child::ChildSetup;
 pub use descriptor::{
@@ -21,11 +23,13 @@ pub use detach::{detach, fork_child, set_child_subreaper};
 pub(crate) use identity::stat_fields;
 pub use identity::{ProcessId, all_processes, boot_id};
 pub use limit::{Limit, Resource, set_limit};
+pub use peer::peer_of;
 pub use pending::keep_pending;
 pub use pidfd::{PidFd, Wait, wait_all, wait_readable};
 pub use reap::reap;
 pub use rustix::process::Signal;
 pub use signal::{SignalFd, unblock_signals};
+pub use still::{is_still, is_stopped};
 
 use crate::{Error, Result};
 

@@ -3,18 +3,28 @@
 //! `cargo test -p bivouac-e2e -- docker/` runs the cases of one setting, `-- load` those of one scenario. They run one after another,
 //! whatever `--test-threads` says: they look at the whole machine.
 
+mod addons;
 mod change;
 mod compose;
+mod drain;
 mod engine;
+mod greedy;
 mod healing;
 mod incus;
+mod incus_trouble;
+mod killed;
 mod life;
+mod limits;
 mod load;
+mod load_balancer;
 mod network;
 mod nothing_left;
+mod registries;
 mod side_by_side;
+mod snapshot;
 mod test_cluster;
 mod trouble;
+mod upgrade;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -24,14 +34,24 @@ use bivouac_e2e::{Case, Engine, Ground, Setting, Tally, say};
 use libtest_mimic::{Arguments, Completion, Trial};
 
 /// Quick ones first.
-const CASES: [&[Case]; 12] = [
+const CASES: &[&[Case]] = &[
     &trouble::CASES,
     &life::CASES,
+    &limits::CASES,
     &network::CASES,
     &load::CASES,
+    &load_balancer::CASES,
+    &greedy::CASES,
     &healing::CASES,
     &change::CASES,
+    &addons::CASES,
+    &registries::CASES,
+    &drain::CASES,
+    &upgrade::CASES,
+    &killed::CASES,
+    &snapshot::CASES,
     &incus::CASES,
+    &incus_trouble::CASES,
     &side_by_side::CASES,
     &nothing_left::CASES,
     &test_cluster::CASES,
@@ -44,7 +64,7 @@ static TALLY: Tally = Tally::new();
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let cases = || CASES.into_iter().flatten();
+    let cases = || CASES.iter().copied().flatten();
     let trials =
         Setting::ALL.into_iter().flat_map(|setting| cases().map(move |case| trial(setting, *case)));
     let conclusion = libtest_mimic::run(&arguments, trials.collect());

@@ -1,6 +1,6 @@
 //! The test app of a benchmark: a web server of the node image behind a Service with a node port.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
+use super::figures::Answers;
 use crate::args::Global;
 use crate::{access, selection};
 
@@ -21,8 +22,25 @@ const INTERVAL: Duration = Duration::from_millis(20);
 const CONNECT: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Deploys the app, and says when it answered and when a name was resolved in its pod.
+///
+/// # Errors
+/// When the cluster refuses it, or nothing answers in time.
+pub async fn ask(
+    global: &Global,
+    cluster: &ClusterName,
+    started: Instant,
+) -> Result<Answers, Problem> {
+    let app = App::deploy(global, cluster).await?;
+    app.answers().await?;
+    let answers = Some(started.elapsed().as_secs_f64());
+    app.resolves().await?;
+    let dns = Some(started.elapsed().as_secs_f64());
+    Ok(Answers { app: answers, dns, ..Answers::default() })
+}
+
 /// The deployed app.
-pub struct App {
+struct App {
     plain: Agent,
     url: String,
 }
@@ -32,7 +50,7 @@ impl App {
     ///
     /// # Errors
     /// When the cluster cannot be reached or refuses.
-    pub async fn deploy(global: &Global, cluster: &ClusterName) -> Result<Self, Problem> {
+    async fn deploy(global: &Global, cluster: &ClusterName) -> Result<Self, Problem> {
         let existing = selection::choose(global, Some(cluster)).await?;
         let kubeconfig = access::kubeconfig(global, &existing).await?;
         let cluster = &existing.known()?.applied.cluster;
@@ -62,7 +80,7 @@ impl App {
     ///
     /// # Errors
     /// When it does not within two minutes.
-    pub async fn answers(&self) -> Result<(), Problem> {
+    async fn answers(&self) -> Result<(), Problem> {
         self.until_success("").await
     }
 
@@ -70,7 +88,7 @@ impl App {
     ///
     /// # Errors
     /// When it is not within two minutes.
-    pub async fn resolves(&self) -> Result<(), Problem> {
+    async fn resolves(&self) -> Result<(), Problem> {
         self.until_success("/resolve?name=kubernetes.default.svc.cluster.local").await
     }
 

@@ -3,7 +3,7 @@
 use bivouac_provider::Provider;
 use bivouac_spec::{ClusterName, Problem};
 
-use super::NodeMemory;
+use super::figures::NodeMemory;
 
 /// Seconds for which the machine's processors were busy since it started, all of them added up.
 pub fn busy_seconds() -> Result<f64, Problem> {

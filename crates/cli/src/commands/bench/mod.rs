@@ -1,10 +1,13 @@
 //! `bivouac bench`: the phases that minikube publishes for itself, kind and k3d, and `down`.
 //!
 //! A run is what a person would do: bring the cluster up, deploy a web app, ask it for a page, have it resolve a name inside its
-//! pod. The node image is in the store, and on the ground, before the first run. Processor time is that of the whole machine, so the
+//! pod; of a cluster of Incus, launch an instance on each member and have them reach each other by name. The node image is in the store, and on the ground, before the first run. Processor time is that of the whole machine, so the
 //! machine should be quiet.
 
 mod app;
+mod copies;
+mod figures;
+mod instances;
 mod machine;
 mod table;
 
@@ -14,49 +17,32 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bivouac_engine::{
-    DownRequest, Ground, NodeImages as _, PrepareRequest, Reporter, UpOptions, bring_image, down,
-    up,
+    DownRequest, Ground, ImageChoice, NodeImages as _, PrepareRequest, Reporter, UpOptions,
+    bring_image, down, up,
 };
 use bivouac_provider::ImageRequest;
-use bivouac_spec::cluster::{NodeGroup, Port, Protocol, Role};
+use bivouac_spec::cluster::{NodeGroup, Port, Protocol, Role, Stack};
 use bivouac_spec::{Class, Cluster, ClusterName, Problem, Problems};
-use serde::{Deserialize, Serialize};
+use bivouac_stacks::Given;
+use figures::{Answers, Life, Run};
+use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{self, Global};
 use crate::grounds::{open_ground, open_grounds};
 use crate::images::StoreImages;
 use crate::selection::{open_state, read_cluster};
-use crate::{home, output, signals};
+use crate::{home, output, signals, sources};
 
 fn interrupted() -> Problem {
     Problem::new(Class::Interrupted, "cli.bench", "stopped before all runs were done")
-}
-
-/// The figures of one run. Times in seconds from the start of the command.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Run {
-    command_returns: f64,
-    app_answers: f64,
-    dns_answers: f64,
-    down: f64,
-    cpu_seconds: f64,
-    memory: Vec<NodeMemory>,
-}
-
-/// The memory of a node once everything answers: PSS of all its processes, in bytes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct NodeMemory {
-    node: String,
-    pss: u64,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report<'a> {
     provider: &'static str,
+    stack: &'static str,
     nodes: usize,
     /// Always: loading it once is not part of what is measured.
     node_image_loaded_before: bool,
@@ -70,29 +56,21 @@ struct Bench<'a> {
     global: &'a Global,
     cluster: Cluster,
     ground: Ground,
+    /// Whether it goes through changes as well.
+    lives: bool,
     cancel: CancellationToken,
 }
 
 pub async fn run(global: &Global, arguments: &args::Bench) -> Result<ExitCode, Problems> {
-    let mut cluster = match (&arguments.file, arguments.provider) {
-        (Some(file), provider) => read_cluster(file, provider)?,
-        (None, provider) => {
-            let mut cluster = Cluster::named(ClusterName::default());
-            cluster.spec.provider = provider.map(args::ProviderName::settings).unwrap_or_default();
-            cluster
-        }
-    };
-    cluster.metadata.name =
-        "bench".parse().map_err(|error| Problem::from_error("cli.bench", &error))?;
-    if arguments.workers > 0 {
-        cluster.spec.nodes.push(NodeGroup::new(Role::Worker, arguments.workers));
-    }
+    let cluster = wanted(arguments)?;
     let ground = open_ground(global, &cluster.spec.provider);
-    let mut bench = Bench { global, cluster, ground, cancel: signals::cancellation() };
+    let (cancel, lives) = (signals::cancellation(), arguments.life);
+    let mut bench = Bench { global, cluster, ground, lives, cancel };
     let mut runs = Vec::new();
     let outcome = bench.all(arguments.runs, &mut runs).await;
     let report = Report {
         provider: bench.cluster.spec.provider.name(),
+        stack: bench.cluster.spec.stack.name(),
         nodes: bench.cluster.nodes().len(),
         node_image_loaded_before: true,
         runs: &runs,
@@ -100,9 +78,38 @@ pub async fn run(global: &Global, arguments: &args::Bench) -> Result<ExitCode, P
     };
     output::write(arguments.output, &report, || match &runs[..] {
         [] => String::new(),
-        runs => table::text(report.provider, report.nodes, runs),
+        runs => {
+            table::text(&format!("{} on {}", report.stack, report.provider), report.nodes, runs)
+        }
     })?;
     outcome.map(|()| ExitCode::SUCCESS)
+}
+
+/// What is brought up.
+fn wanted(arguments: &args::Bench) -> Result<Cluster, Problems> {
+    let mut cluster = match (&arguments.file, arguments.provider) {
+        (Some(file), provider) => read_cluster(file, provider)?,
+        (None, provider) => {
+            let mut cluster = Cluster::named(ClusterName::default());
+            cluster.spec.provider = provider.map(args::ProviderName::settings).unwrap_or_default();
+            if arguments.stack == args::ImageStack::Incus {
+                cluster.spec.stack = Stack::Incus(bivouac_spec::cluster::Incus::default());
+                cluster.spec.nodes = vec![NodeGroup::new(Role::Member, 1)];
+            }
+            cluster
+        }
+    };
+    cluster.metadata.name =
+        "bench".parse().map_err(|error| Problem::from_error("cli.bench", &error))?;
+    if arguments.workers > 0 {
+        cluster.add_nodes(usual_role(&cluster), None, arguments.workers)?;
+    }
+    Ok(cluster)
+}
+
+/// What a cluster of this stack can have any number of.
+fn usual_role(cluster: &Cluster) -> Role {
+    cluster.spec.stack.roles().last().copied().unwrap_or(Role::Worker)
 }
 
 impl Bench<'_> {
@@ -112,7 +119,7 @@ impl Bench<'_> {
         for number in 1..=count {
             let run = self.once().await?;
             let line =
-                format!("run {number} of {count}: {:.2} s until DNS answers", run.dns_answers);
+                format!("run {number} of {count}: {:.2} s until all answers", run.answers.last());
             crate::progress::write_line(&line);
             runs.push(run);
         }
@@ -123,11 +130,10 @@ impl Bench<'_> {
     async fn prepare(&mut self) -> Result<(), Problems> {
         let survey = self.ground.provider.survey().await?;
         Problems::check(survey.unmet())?;
-        if !survey.facts.reaches_nodes {
+        if !survey.facts.reaches_nodes && matches!(self.cluster.spec.stack, Stack::Kubernetes(_)) {
             self.publish_app()?;
         }
-        let (reporter, images) =
-            (crate::progress::reporter(self.global), StoreImages::open(self.global));
+        let (reporter, images) = (crate::progress::reporter(self.global), self.images());
         let image = images.ensure(&images.current()?, &reporter, &self.cancel).await?;
         let request = ImageRequest { image, agent: home::own_binary()? };
         let ground = (self.ground.settings.name(), self.ground.provider.as_ref());
@@ -170,15 +176,54 @@ impl Bench<'_> {
 
     async fn measure(&self) -> Result<Run, Problems> {
         let (started, busy) = (Instant::now(), machine::busy_seconds()?);
-        let stack = bivouac_stacks::open(&self.cluster.spec.stack);
+        self.up(&self.cluster).await?;
+        let command_returns = started.elapsed().as_secs_f64();
+        let answers = self.ask(started).await?;
+        let cpu_seconds = machine::busy_seconds()? - busy;
+        let memory = machine::memory(self.ground.provider.as_ref(), self.cluster.name()).await?;
+        let life = if self.lives { Some(self.live().await?) } else { None };
+        let stopping = Instant::now();
+        self.down().await?;
+        let down = stopping.elapsed().as_secs_f64();
+        Ok(Run { command_returns, answers, life, down, cpu_seconds, memory })
+    }
+
+    /// Uses the cluster, and says when that worked.
+    async fn ask(&self, started: Instant) -> Result<Answers, Problem> {
+        match &self.cluster.spec.stack {
+            Stack::Kubernetes(_) => app::ask(self.global, self.cluster.name(), started).await,
+            Stack::Incus(_) => instances::ask(self.global, self.cluster.name(), started).await,
+        }
+    }
+
+    /// Changes of the cluster, one after another.
+    async fn live(&self) -> Result<Life, Problems> {
+        let mut life = Life::default();
+        self.copies(&mut life).await?;
+        let mut larger = self.cluster.clone();
+        larger.add_nodes(usual_role(&larger), None, 1)?;
+        let started = Instant::now();
+        self.up(&larger).await?;
+        life.node_joins = started.elapsed().as_secs_f64();
+        Ok(life)
+    }
+
+    fn images(&self) -> StoreImages {
+        StoreImages::of(self.global, &self.cluster.spec.stack)
+    }
+
+    async fn up(&self, cluster: &Cluster) -> Result<(), Problems> {
+        let given = Given { found: sources::found(cluster)?, drain: None };
+        let stack = bivouac_stacks::open_with(&cluster.spec.stack, given)?;
         let state = open_state(self.global);
         let request = PrepareRequest {
-            cluster: &self.cluster,
+            cluster,
             provider: Arc::clone(&self.ground.provider),
             grounds: &open_grounds(self.global, &state),
             stack: stack.as_ref(),
-            images: &StoreImages::open(self.global),
+            images: &self.images(),
             state: &state,
+            node_image: ImageChoice::Own,
         };
         let options = UpOptions {
             agent: home::own_binary()?,
@@ -188,19 +233,7 @@ impl Bench<'_> {
             only: std::collections::BTreeSet::new(),
             timeout: Duration::from_secs(300),
         };
-        up(&request, &options, &Reporter::silent(), &self.cancel).await?;
-        let command_returns = started.elapsed().as_secs_f64();
-        let app = app::App::deploy(self.global, self.cluster.name()).await?;
-        app.answers().await?;
-        let app_answers = started.elapsed().as_secs_f64();
-        app.resolves().await?;
-        let dns_answers = started.elapsed().as_secs_f64();
-        let cpu_seconds = machine::busy_seconds()? - busy;
-        let memory = machine::memory(self.ground.provider.as_ref(), self.cluster.name()).await?;
-        let stopping = Instant::now();
-        self.down().await?;
-        let down = stopping.elapsed().as_secs_f64();
-        Ok(Run { command_returns, app_answers, dns_answers, down, cpu_seconds, memory })
+        up(&request, &options, &Reporter::silent(), &self.cancel).await.map(drop)
     }
 
     async fn down(&self) -> Result<(), Problems> {

@@ -20,7 +20,7 @@ use bivouac_spec::cluster::{Cluster, DockerProvider, Protocol, Provider};
 use bivouac_spec::facts::{Applied, CgroupVersion, Facts};
 use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{ClusterName, NodeName, Problem, Problems, PublishedPort};
-use bivouac_stacks::{Access, RenderRequest};
+use bivouac_stacks::{Access, Given, RenderRequest};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ use crate::args::{self, ExportCompose, Global, Source};
 use crate::grounds::open_ground;
 use crate::images::StoreImages;
 use crate::selection::cluster_asked_for;
-use crate::{home, output, progress, signals};
+use crate::{home, output, progress, signals, sources};
 
 /// The API's port on the host when the cluster file names none.
 const API_PORT: u16 = 6443;
@@ -93,7 +93,8 @@ async fn write(global: &Global, wanted: &Wanted, reporter: &Reporter) -> Result<
         occupied.retain(|_, occupant| *occupant != format!("cluster {}", cluster.name()));
         assign_addresses(cluster, &occupied, existing)?
     };
-    let stack = bivouac_stacks::open(&cluster.spec.stack);
+    let given = Given { found: sources::found(cluster)?, drain: None };
+    let stack = bivouac_stacks::open_with(&cluster.spec.stack, given)?;
     let joined = BTreeSet::new();
     let render = RenderRequest { cluster, addresses: &addresses, facts, joined: &joined };
     let keys = stack.ensure_keys(folder.keys()?, &render, SystemTime::now())?;
@@ -277,6 +278,8 @@ fn unknown_facts() -> Facts {
         open_files: OPEN_FILES,
         occupied: BTreeMap::new(),
         reaches_nodes: false,
+        shares_network: false,
+        file_systems: BTreeSet::new(),
         identity: String::new(),
         place: String::new(),
         remakes_for: Vec::new(),

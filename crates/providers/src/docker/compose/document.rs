@@ -43,7 +43,13 @@ impl Document {
         let ranges = wanted.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
         let ranges: Vec<Value> = ranges
             .into_iter()
-            .map(|range| json!({"subnet": range.subnet, "gateway": range.gateway}))
+            .map(|range| {
+                let mut own = json!({"subnet": range.subnet, "gateway": range.gateway});
+                if let Some(part) = range.ip_range {
+                    own["ip_range"] = part.into();
+                }
+                own
+            })
             .collect();
         let sorted = |map: Option<std::collections::HashMap<String, String>>| {
             map.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>()

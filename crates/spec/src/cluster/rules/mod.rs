@@ -5,6 +5,7 @@ mod labels;
 mod network;
 mod nodes;
 mod ports;
+mod registries;
 mod stack;
 
 pub use nodes::NODES_MAX;
@@ -12,6 +13,7 @@ pub use nodes::NODES_MAX;
 use super::path::{Locations, field, within};
 use super::{Cluster, Kubernetes, Provider, Stack};
 use crate::problem::Problem;
+use crate::quantity::Span;
 
 /// A broken rule.
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub(super) fn findings(cluster: &Cluster) -> Vec<Finding> {
     match &cluster.spec.stack {
         Stack::Kubernetes(kubernetes) => {
             check_kubernetes(kubernetes, &mut findings);
+            registries::check(kubernetes, &mut findings);
             nodes::check_bootstrap(kubernetes.bootstrap, &cluster.spec.nodes, &mut findings);
         }
         Stack::Incus(incus) => incus::check(incus, &cluster.spec, &mut findings),
@@ -85,17 +88,25 @@ fn check_provider(provider: &Provider, findings: &mut Vec<Finding>) {
 }
 
 fn check_kubernetes(kubernetes: &Kubernetes, findings: &mut Vec<Finding>) {
-    let supported = Kubernetes::VERSION;
+    let supported = Kubernetes::VERSIONS;
     let (path, version) = ("spec.stack.kubernetes", &kubernetes.version);
-    if version != supported {
+    if !supported.contains(&version.as_str()) {
         let path = field(path, "version");
-        let message = format!("Kubernetes `{version}` is not supported, only {supported} is");
-        let help = if format!("v{version}") == supported {
-            format!("Write `{supported}`, with the leading `v`.")
-        } else {
-            format!("Write `version: {supported}`, or remove the field.")
-        };
+        let known = supported.join(" and ");
+        let message = format!("Kubernetes `{version}` is not supported, only {known} are");
+        let full = supported.iter().find(|supported| format!("v{version}") == **supported);
+        let help = full.map_or_else(
+            || format!("Write one of them, or remove the field for {}.", Kubernetes::VERSION),
+            |full| format!("Write `{full}`, with the leading `v`."),
+        );
         findings.push(Finding::new(&path, "spec.unsupported_version", message).help(help));
+    }
+    if kubernetes.drain_timeout == Span::millis(0) {
+        let path = field(path, "drainTimeout");
+        let message = "no pod leaves a node in no time";
+        let help =
+            "Write a time such as `2m`; `bivouac node remove --no-drain` does not wait for pods.";
+        findings.push(Finding::new(&path, "spec.no_drain_timeout", message).help(help));
     }
     if let Err(reason) = labels::check_subdomain(&kubernetes.domain) {
         let path = field(path, "domain");

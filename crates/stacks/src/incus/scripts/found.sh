@@ -1,5 +1,5 @@
 set -eu
-home=$1 driver=$2 preseed=$3 certificate=$4 key=$5 trust=$6 users=$7 options=$8 name=$9
+home=$1 driver=$2 preseed=$3 certificate=$4 key=$5 trust=$6 users=$7 options=$8 name=$9 send=${10} socket=${11}
 /usr/libexec/incus/incusd waitready --timeout=20
 if ! incus query /1.0/cluster | grep -q '"enabled": true'; then
   if [ "$driver" != dir ] && ! grep -qw "$driver" /proc/filesystems; then
@@ -26,4 +26,4 @@ for user in "$users"/*.crt; do
   incus config trust add-certificate "$user" --name "${user_name%.crt}"
 done
 incus cluster set "$name" user.bivouac.joined=true
-[ "$(incus config get user.bivouac.founded)" = true ] || incus query -X PATCH -d "$(cat "$options")" /1.0
+[ "$(incus config get user.bivouac.founded)" = true ] || sh "$send" PATCH /1.0 "$options" "$socket"

@@ -46,13 +46,14 @@ pub(super) fn objects(layout: &Layout<'_>) -> Vec<Value> {
     ]
 }
 
-/// Only plugins that the bundle's CoreDNS has.
+/// Only plugins that the bundle's CoreDNS has. `lameduck` is how long it serves on after it was told to end, until nobody asks it any more: a node that
+/// stops waits for that, and in clusters of one machine or a few the news is everywhere in much less.
 fn corefile(domain: &str) -> String {
     format!(
         ".:53 {{
     errors
     health {{
-       lameduck 5s
+       lameduck 300ms
     }}
     ready
     kubernetes {domain} in-addr.arpa ip6.arpa {{
@@ -119,22 +120,11 @@ pub(super) fn settled(layout: &Layout<'_>) -> Value {
     service
 }
 
-/// Several are on different nodes when there are as many.
-fn affinity() -> Value {
-    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
-        "weight": 100,
-        "podAffinityTerm": {
-            "labelSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-            "topologyKey": "kubernetes.io/hostname",
-        },
-    }]}})
-}
-
 fn deployment(layout: &Layout<'_>) -> Value {
     let mut deployment = single();
     if layout.elects() {
         deployment["spec"]["replicas"] = json!(REPLICAS_OF_SEVERAL);
-        deployment["spec"]["template"]["spec"]["affinity"] = affinity();
+        deployment["spec"]["template"]["spec"]["affinity"] = super::apart("kube-dns");
     }
     deployment
 }

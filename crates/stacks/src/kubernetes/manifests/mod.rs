@@ -2,22 +2,23 @@
 //! and what a person changed beside them stays.
 
 pub(super) mod coredns;
+pub(super) mod metrics;
 pub(super) mod nodes;
 mod rbac;
-mod storage;
+pub(super) mod storage;
 
 use std::net::SocketAddr;
 
 use bivouac_spec::cluster::{Bootstrap, Cni};
 use bivouac_spec::node::unit::Request;
 use bivouac_spec::node::{Expect, HttpRequest, Run, Task};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::command::after;
 use super::control_plane::API_SERVER;
 use super::layout::Layout;
 use super::probes::{DNS_ANSWERS, super_admin};
-use super::{flannel, kubeadm};
+use super::{flannel, kubeadm, load_balancer};
 
 /// A task of the first control plane: every Node object is there, and those that begin early have their rights.
 pub(super) const NODES: &str = "nodes";
@@ -41,10 +42,15 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
         after,
         run: Run::Requests(requests),
         watch: Vec::new(),
+        late: false,
     };
     let apply_all = |objects: Vec<Value>| objects.iter().map(|object| apply(api, object)).collect();
     let create_all = |objects: Vec<Value>| objects.into_iter().map(|object| create(api, &object));
     let flannel = if layout.cni == Cni::Flannel { flannel::rights() } else { Vec::new() };
+    let mut roles = rbac::objects();
+    if layout.load_balances {
+        roles.extend(load_balancer::rights());
+    }
     let by_kubeadm = layout.settings.bootstrap == Bootstrap::Kubeadm;
     let early = if by_kubeadm { Vec::new() } else { rbac::proxy() };
     let mut first: Vec<Request> = create_all(early).chain(create_all(flannel)).collect();
@@ -53,15 +59,18 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
     let mut tasks = vec![task(NODES, after([API_SERVER]), first)];
     if by_kubeadm {
         // Who joins by kubeadm needs these rights.
-        tasks.push(task(ROLES, after([NODES]), apply_all(rbac::objects())));
+        tasks.push(task(ROLES, after([NODES]), apply_all(roles)));
         tasks.push(task(DNS, after([kubeadm::FINISH]), vec![apply(api, &coredns::early())]));
-        tasks.push(task(STORAGE, after([DNS]), apply_all(storage::objects())));
     } else {
         tasks.push(task(DNS, after([NODES]), apply_all(coredns::objects(layout))));
-        tasks.push(task(ROLES, after([DNS]), apply_all(rbac::objects())));
-        tasks.push(task(STORAGE, after([ROLES]), apply_all(storage::objects())));
+        tasks.push(task(ROLES, after([DNS]), apply_all(roles)));
     }
-    let mut waits = after([STORAGE]);
+    let addons = &layout.settings.addons;
+    let mut waits = after([if by_kubeadm { DNS } else { ROLES }]);
+    if addons.storage {
+        tasks.push(task(STORAGE, waits, apply_all(storage::objects())));
+        waits = after([STORAGE]);
+    }
     if layout.elects() && layout.cni != Cni::None {
         let settled = vec![apply(api, &coredns::settled(layout))];
         tasks.push(task(DNS_SETTLED, after([DNS, DNS_ANSWERS]), settled));
@@ -69,8 +78,25 @@ pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
     if layout.cni != Cni::None {
         waits.push(DNS_ANSWERS.to_owned());
     }
-    tasks.push(task(PROVISIONER, waits, vec![apply(api, &storage::provisioner())]));
+    if addons.storage {
+        tasks.push(task(PROVISIONER, waits, vec![apply(api, &storage::provisioner())]));
+        waits = after([PROVISIONER]);
+    }
+    if addons.metrics_server {
+        tasks.push(metrics::task(layout, waits));
+    }
     tasks
+}
+
+/// Pods of this label are on different nodes when there are as many.
+fn apart(label: &str) -> Value {
+    json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+        "weight": 100,
+        "podAffinityTerm": {
+            "labelSelector": {"matchLabels": {"k8s-app": label}},
+            "topologyKey": "kubernetes.io/hostname",
+        },
+    }]}})
 }
 
 /// Makes the object equal to what is given, field by field.
@@ -118,7 +144,7 @@ fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+pub(super) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object
         .pointer(pointer)
         .and_then(Value::as_str)
@@ -127,8 +153,6 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -70,6 +70,11 @@ pub(super) fn objects() -> Vec<Value> {
     ]
 }
 
+/// What is removed with it. Its namespace takes what is in it along.
+pub(in super::super) fn all() -> Vec<Value> {
+    objects().into_iter().chain([provisioner()]).collect()
+}
+
 const LOOK: [&str; 3] = ["get", "list", "watch"];
 const CHANGE: [&str; 7] = ["get", "list", "watch", "create", "patch", "update", "delete"];
 
@@ -110,6 +115,8 @@ pub(super) fn provisioner() -> Value {
                 "metadata": {"labels": {"app": NAME}},
                 "spec": {
                     "serviceAccountName": ACCOUNT,
+                    // It does not end when it is asked to, and a node that is drained would wait for it.
+                    "terminationGracePeriodSeconds": 2,
                     // On a cluster whose workers are all tainted there would be no storage otherwise.
                     "tolerations": [
                         {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"},

@@ -142,9 +142,17 @@ fn control_planes_more_start_again_only_what_must_know_them() {
     // The API server keeps running: its new certificate is read by itself.
     assert_eq!(
         restarted("control-plane-0"),
-        ["balancer", "etcd", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"]
+        [
+            "balancer",
+            "etcd",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kubelet",
+            "kube-proxy",
+            "load-balancer"
+        ]
     );
-    assert_eq!(restarted("worker-0"), ["balancer", "kubelet", "kube-proxy"]);
+    assert_eq!(restarted("worker-0"), ["balancer", "kubelet", "kube-proxy", "load-balancer"]);
     let files = differing(&before[&name("control-plane-0")], &after[&name("control-plane-0")]);
     assert!(files.contains(&"/etc/kubernetes/pki/apiserver.crt"), "{files:?}");
     assert!(!files.contains(&"/etc/bivouac/etcd-members.sh"), "{files:?}");

@@ -2,6 +2,7 @@
 
 mod commands;
 mod kubeconfig;
+mod metrics;
 mod nodes;
 mod pods;
 mod storage;
@@ -58,6 +59,7 @@ fn a_cluster_from_a_file(ground: &Ground) {
     kubeconfig::leads_to_the_cluster(&cluster);
     pods::answer(&cluster, ports);
     storage::survives_a_pod(&cluster);
+    metrics::are_told(&cluster);
     commands::on_a_node(&cluster);
     commands::about_the_cluster(&cluster);
     commands::with_typing_errors(&cluster);

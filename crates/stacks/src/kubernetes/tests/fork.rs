@@ -1,0 +1,82 @@
+//! Copies that become other clusters.
+
+use super::*;
+
+/// The same cluster under another name, elsewhere.
+fn fork(of: &Bench) -> Bench {
+    let mut fork = Bench { cluster: of.cluster.clone(), ..Bench::new(Vec::new()) };
+    fork.cluster.metadata.name = "copy".parse().unwrap();
+    fork.stack = open(&fork.cluster.spec.stack);
+    fork.addresses = serde_json::from_str(
+        &serde_json::to_string(&of.addresses)
+            .unwrap()
+            .replace("10.89.0.", "10.90.0.")
+            .replace("10.244.", "10.245."),
+    )
+    .unwrap();
+    assert_ne!(fork.addresses, of.addresses);
+    fork.joined = fork.stack.fork_joins(&fork.cluster).unwrap();
+    fork
+}
+
+fn applied(bench: &Bench) -> Applied {
+    Applied::new(bench.cluster.clone(), bench.addresses.clone())
+}
+
+#[test]
+fn each_node_of_a_fork_is_told_what_it_is() {
+    let original = Bench::several();
+    let fork = fork(&original);
+    assert_eq!(
+        fork.joined.iter().map(NodeName::as_str).collect::<Vec<_>>(),
+        ["control-plane-1", "control-plane-2"]
+    );
+    let steps = fork.stack.fork(&applied(&original), &fork.request()).unwrap();
+    let shown: Vec<_> = steps.iter().map(|step| (&step.name, &step.nodes, &step.command)).collect();
+    insta::assert_yaml_snapshot!("fork", shown);
+    // Whoever joins finds the others by what the first one says of itself.
+    let members = &fork.configs()[&name("control-plane-1")];
+    let peer = steps[0].command.last().unwrap();
+    assert!(members.files.iter().any(|file| file.path == "/etc/bivouac/etcd-members.sh"));
+    assert_eq!(peer, "https://10.90.0.2:2380");
+}
+
+#[test]
+fn networks_that_the_fork_has_itself_stay_reachable() {
+    let original = Bench::several();
+    let mut fork = fork(&original);
+    fork.addresses = original.addresses.clone();
+    let steps = fork.stack.fork(&applied(&original), &fork.request()).unwrap();
+    assert!(steps.iter().all(|step| step.command[4].is_empty()), "{:?}", steps[0].command);
+}
+
+#[test]
+fn a_fork_has_the_authorities_of_its_original_and_certificates_of_its_own_addresses() {
+    let original = Bench::several();
+    let fork = fork(&original);
+    let keys = original.keys(None, now());
+    let forked = fork.keys(Some(keys.clone()), now());
+    let (before, after) = (&keys.0, &forked.0);
+    assert_eq!(before["authorities"], after["authorities"]);
+    let leaf = |keys: &serde_json::Value, name: &str| keys["leaves"][name].clone();
+    let certified = "control-plane-0/apiserver";
+    assert_ne!(leaf(before, certified), serde_json::Value::Null, "{:?}", before["leaves"]);
+    assert_ne!(leaf(before, certified), leaf(after, certified));
+    assert_eq!(leaf(before, "worker-0/kubelet-client"), leaf(after, "worker-0/kubelet-client"));
+    assert_ne!(leaf(before, "worker-0/kubelet"), leaf(after, "worker-0/kubelet"));
+    fork.render(&forked);
+}
+
+#[test]
+fn what_cannot_be_forked_is_refused() {
+    let kubeadm = Bench::new(vec![NodeGroup::new(Role::ControlPlane, 1)])
+        .with(Bootstrap::Kubeadm, Cni::Bridge);
+    let problem = kubeadm.stack.fork_joins(&kubeadm.cluster).unwrap_err();
+    assert_eq!(problem.code, "stack.kubernetes.fork_kubeadm");
+    assert!(kubeadm.stack.fork(&applied(&kubeadm), &kubeadm.request()).is_err());
+    let original = Bench::several();
+    let mut fork = fork(&original);
+    fork.addresses.service_networks = vec!["10.97.0.0/16".parse().unwrap()];
+    let problem = fork.stack.fork(&applied(&original), &fork.request()).unwrap_err();
+    assert_eq!(problem.code, "stack.kubernetes.fork");
+}
