@@ -53,7 +53,8 @@ fn errors_that_are_explained_are_errors_that_there_are() {
     assert!(codes.len() >= 20, "the page explains {} errors", codes.len());
     for (said, code) in codes {
         assert!(is_made(code, &crates, provider), "nothing has the code {code}");
-        for words in said.trim_matches('`').split('…') {
+        let texts = said.trim_matches('`').split("`, `");
+        for words in texts.flat_map(|text| text.split('…')) {
             assert!(crates.contains(words), "nothing says `{words}` before the code {code}");
         }
     }

@@ -139,14 +139,12 @@ impl Lease {
     ///
     /// # Errors
     /// It did before already.
-    pub(crate) fn give_back(mut self) -> Result<(), Problem> {
+    pub(crate) fn give_back(mut self) -> Result<(), ()> {
         let sent = send(self.stream.get_ref(), &Request::Thaw {}, &self.socket);
         if sent.is_ok() && self.answer() == Some(Reply::Done(true)) {
             return Ok(());
         }
-        let text = "the node went on before its data was copied: the copy took too long";
-        let help = "have less written to the disk of this machine meanwhile, and run the same command again";
-        Err(Problem::failed("agent.pause.late", text).help(help))
+        Err(())
     }
 
     fn answer(&mut self) -> Option<Reply> {
@@ -154,6 +152,15 @@ impl Lease {
         self.stream.read_line(&mut line).ok()?;
         serde_json::from_str(&line).ok()
     }
+}
+
+/// There is more than can be copied while nodes stand still.
+pub(crate) fn late(bytes: u64, patience: Duration) -> Problem {
+    let (megabytes, patience) = (bytes / 1_000_000, clock::render(patience));
+    let text = format!(
+        "the node went on before its data was copied: {megabytes} MB were copied in the {patience} that it may stand still"
+    );
+    Problem::failed("agent.pause.late", text).help("have less data in the node (`du -xh -d 3 /var` in it tells where it is: volumes, images of containers), or a faster disk below it; when something else was using the disk, run the same command again")
 }
 
 fn connect(socket: &Utf8Path, patience: Duration) -> Result<UnixStream, Problem> {

@@ -24,6 +24,14 @@ pub fn found(cluster: &Cluster) -> Result<BTreeMap<Source, Secret>, Problems> {
     Ok(found)
 }
 
+/// What of it can be read. For verbs that go on with a cluster as it is: it was read when the cluster was brought up, and is kept with
+/// its keys, so that nothing here keeps a cluster from starting.
+pub fn readable(cluster: &Cluster) -> BTreeMap<Source, Secret> {
+    let read = |source: Source| Some((read(&source).ok()??, source));
+    let found = cluster.sources().into_iter().filter_map(read);
+    found.map(|(text, source)| (source, Secret::new(text))).collect()
+}
+
 fn read(source: &Source) -> Result<Option<String>, Problem> {
     match source {
         Source::File(path) => match std::fs::read(path) {
@@ -80,6 +88,30 @@ mod tests {
         }
         let problem = read(&Source::File(path.parent().unwrap().to_owned())).unwrap_err();
         assert_eq!(problem.code, "cli.source_unreadable");
+    }
+
+    #[test]
+    fn what_cannot_be_read_stops_nothing_but_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = camino::Utf8Path::from_path(folder.path()).unwrap();
+        let (good, empty) = (folder.join("good"), folder.join("empty"));
+        std::fs::write(&good, "word\n").unwrap();
+        std::fs::write(&empty, "").unwrap();
+        let registry = |host: &str, path: &camino::Utf8Path| {
+            format!("{{host: {host}, credentials: {{username: me, password: {{file: '{path}'}}}}}}")
+        };
+        let text = format!(
+            "apiVersion: bivouac.dev/v1alpha1\nkind: Cluster\nmetadata: {{name: demo}}\nspec:\n  stack:\n    kubernetes:\n      \
+             registries: [{}, {}, {}]\n",
+            registry("a.test", &good),
+            registry("b.test", &empty),
+            registry("c.test", folder)
+        );
+        let cluster = bivouac_spec::cluster::parse(&text, "demo.yaml").unwrap();
+        let problems = found(&cluster).unwrap_err();
+        assert_eq!(problems.as_slice().len(), 2);
+        let readable: Vec<Source> = readable(&cluster).into_keys().collect();
+        assert_eq!(readable, [Source::File(good)]);
     }
 
     #[test]

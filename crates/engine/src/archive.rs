@@ -29,7 +29,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 
-use crate::redact::redact;
+use crate::redact::{redact, redact_options};
 use crate::services::logged_units;
 use crate::{
     ClusterState, ClusterStatus, Events, Ground, ImageChoice, NodeImages, PrepareRequest,
@@ -318,7 +318,9 @@ impl<W: Write> Writing<W> {
     }
 
     fn json<T: Serialize>(&mut self, name: &str, value: &T) -> Result<(), Problem> {
-        let text = serde_json::to_string_pretty(value).map_err(|error| unwritable(&error))?;
+        let mut document = serde_json::to_value(value).map_err(|error| unwritable(&error))?;
+        redact_options(&mut document);
+        let text = serde_json::to_string_pretty(&document).map_err(|error| unwritable(&error))?;
         self.text(name, &(text + "\n"))
     }
 
@@ -368,7 +370,7 @@ impl<W: Write> Writing<W> {
              nodes/         the end of each log, up to {} MiB\n\n\
              {missing}\n\
              Keys, node configs and kubeconfigs are not in it. What looks like a secret in the rest was replaced by\n\
-             [removed]: private keys, tokens, passwords. Programs may write secrets that look like nothing: read it\n\
+             [removed]: private keys, tokens, passwords, and all values of options for Incus. Programs may write secrets that look like nothing: read it\n\
              before you publish it. It names hosts, addresses and container images.\n",
             LOG_SIZE >> 20
         )
@@ -382,6 +384,27 @@ mod tests {
     async fn end(text: &str, size: usize) -> String {
         let stream = Box::new(io::Cursor::new(text.as_bytes().to_vec()));
         String::from_utf8(end_of(stream, size).await.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn options_for_incus_are_there_without_their_values() {
+        let text = "apiVersion: bivouac.dev/v1alpha1\nkind: Cluster\nmetadata: {name: demo}\nspec:\n  stack:\n    incus:\n      \
+                    config: {oidc.client.id: hunter1}\n      profiles:\n        - {name: one, config: {user.word: hunter2}}\n";
+        let cluster = bivouac_spec::cluster::parse(text, "demo.yaml").unwrap();
+        let mut archive = Writing::new(cluster.name(), Vec::new());
+        let plain = serde_json::json!({"applied": {"cluster": cluster}});
+        assert!(plain.to_string().contains("hunter1") && plain.to_string().contains("hunter2"));
+        archive.json("cluster.json", &plain).unwrap();
+        let bytes = archive.tar.into_inner().unwrap().finish().unwrap();
+        let mut read = tar::Archive::new(flate2::read::GzDecoder::new(&bytes[..]));
+        let mut text = String::new();
+        let mut entry = read.entries().unwrap().next().unwrap().unwrap();
+        io::Read::read_to_string(&mut entry, &mut text).unwrap();
+        for left in ["\"oidc.client.id\": \"[removed]\"", "\"user.word\": \"[removed]\"", "\"one\""]
+        {
+            assert!(text.contains(left), "{text}");
+        }
+        assert!(!text.contains("hunter"), "{text}");
     }
 
     #[tokio::test]

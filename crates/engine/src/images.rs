@@ -43,26 +43,27 @@ pub enum ImageChoice {
     Former,
 }
 
-/// The node image that a cluster gets which is asked to be `wanted`.
+/// The node image that a cluster gets which is asked to be `wanted`. Whether there is a current one counts only where it is that: a cluster
+/// keeps its own also with a bivouac that makes no such image any more.
 pub(crate) fn image_of(
     choice: ImageChoice,
     known: &ClusterState,
     wanted: &Cluster,
-    current: &str,
-) -> String {
+    current: Result<String, Problem>,
+) -> Result<String, Problem> {
     let applied = &known.applied;
     let has_version =
         |cluster: &Cluster| cluster.spec.stack.version() == wanted.spec.stack.version();
     let was_usable = applied.completed.as_deref().is_some_and(has_version);
     let former = || former_image(known).unwrap_or_else(|| known.image.clone());
     match choice {
-        ImageChoice::Former => former(),
-        ImageChoice::Own if has_version(&applied.cluster) => known.image.clone(),
+        ImageChoice::Former => Ok(former()),
+        ImageChoice::Own if has_version(&applied.cluster) => Ok(known.image.clone()),
         // An upgrade is taken back.
         ImageChoice::Own | ImageChoice::Current if was_usable && !has_version(&applied.cluster) => {
-            former()
+            Ok(former())
         }
-        ImageChoice::Own | ImageChoice::Current => current.to_owned(),
+        ImageChoice::Own | ImageChoice::Current => current,
     }
 }
 

@@ -5,6 +5,7 @@
 //! starts         of nodes that are there: others may need them to agree
 //! removals       each after the others have let it go; they are told that they are fewer afterwards
 //! updates        of nodes that run on: they must know what comes
+//! replacements   of nodes that keep the cluster's state and are lost: while one is missing, none of the others may stop
 //! remakes        of nodes that must stop for it; those that keep the cluster's state one after another, and for another node
 //!                image all of them, in the plan's order: each is out of work before, and well before the next
 //! new nodes      those that keep the cluster's state join one after another; all others at the same moment
@@ -49,6 +50,7 @@ impl Making<'_> {
             self.remove().await?;
         }
         self.update(&requests).await?;
+        self.replace(&requests).await?;
         self.remake(&requests).await?;
         self.create(&requests).await?;
         if makes_room_first {
@@ -130,16 +132,48 @@ impl Making<'_> {
     }
 
     async fn create(&self, requests: &Requests) -> Result<(), Problems> {
-        let created = self.nodes(|action| matches!(action, Action::CreateNode { .. }));
-        let joins = |node: &NodeName| {
-            self.prepared.state.applied.joined.contains(node)
-                && self.role(node).is_some_and(Role::keeps_state)
-        };
-        let (joining, others): (Vec<_>, Vec<_>) = created.into_iter().partition(joins);
+        let lost = self.lost();
+        let mut created = self.created();
+        created.retain(|node| !lost.contains(node));
+        let (joining, others): (Vec<_>, Vec<_>) =
+            created.into_iter().partition(|node| self.joins(node));
         for node in &joining {
             self.join(requests, node).await?;
         }
         self.ensure_all(requests, &others).await
+    }
+
+    fn created(&self) -> Vec<NodeName> {
+        self.nodes(|action| matches!(action, Action::CreateNode { .. }))
+    }
+
+    /// Whether it comes to others that keep the cluster's state.
+    fn joins(&self, node: &NodeName) -> bool {
+        self.prepared.state.applied.joined.contains(node)
+            && self.role(node).is_some_and(Role::keeps_state)
+    }
+
+    /// Those that keep the cluster's state, did so when all of it was usable last, and are not there, or not whole.
+    fn lost(&self) -> Vec<NodeName> {
+        let completed = self.prepared.state.applied.completed.as_deref();
+        let keepers = completed.iter().flat_map(|before| before.nodes());
+        let keepers: BTreeSet<NodeName> =
+            keepers.filter(|node| node.role.keeps_state()).map(|node| node.name).collect();
+        let mut lost = self.created();
+        lost.retain(|node| keepers.contains(node));
+        lost
+    }
+
+    async fn replace(&self, requests: &Requests) -> Result<(), Problems> {
+        for node in &self.lost() {
+            if self.joins(node) {
+                self.join(requests, node).await?;
+            } else {
+                self.ensure_all(requests, std::slice::from_ref(node)).await?;
+                self.follow_services(node).await?;
+            }
+        }
+        Ok(())
     }
 
     fn role(&self, node: &NodeName) -> Option<Role> {

@@ -15,6 +15,7 @@ use crate::ground::{other_ground, refuse_elsewhere};
 use crate::images::{ImageChoice, former_image, image_of, is_remade};
 use crate::ports::{Api, check_reachable};
 use crate::state::AddressLock;
+use crate::upgrade::refusals;
 use crate::wanted::Wanted;
 use crate::{ClusterState, Event, Ground, NodeImages, Reporter, StateDirectory};
 
@@ -98,23 +99,29 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     check_reachable(cluster, api, facts)?;
     let wanted = Wanted::new(cluster, &addresses, api, facts, configs);
 
-    let current = request.images.current()?;
-    let image = known.map_or_else(
-        || current.clone(),
-        |state| image_of(request.node_image, state, cluster, &current),
-    );
+    let current = request.images.current();
+    let image = match known {
+        Some(state) => image_of(request.node_image, state, cluster, current.clone())?,
+        None => current.clone()?,
+    };
     let former = known.and_then(former_image);
     let goes_back = former.as_ref() == Some(&image);
-    let plan = plan_up(&UpRequest {
+    let mut plan = plan_up(&UpRequest {
         cluster,
         addresses: &addresses,
         applied: known.map(|state| &state.applied),
         observed: own,
         facts,
         records: &wanted.records(&image),
-        image: &current,
+        image: current.as_ref().unwrap_or(&image),
         goes_back,
     });
+    if let Some((state, own)) = known.zip(own) {
+        plan.refusals.extend(refusals(request.node_image, state, own, &image));
+    }
+    if !plan.refusals.is_empty() {
+        plan.actions.clear();
+    }
     let founded = known.zip(own).filter(|(state, own)| lives_on(&state.applied, own));
     let mut applied = Applied { joined, ..Applied::new(cluster.clone(), addresses) };
     if let Some((state, _)) = founded {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
+use serde_json::Value;
 
 /// What stands in the place of a secret.
 const REMOVED: &str = "[removed]";
@@ -75,6 +76,31 @@ pub(crate) fn redact(text: &str) -> String {
         }
     }
     text
+}
+
+/// Takes out the values of options that users give to Incus, wherever there is a cluster's spec in it: any may be a secret, whatever its
+/// name.
+pub(crate) fn redact_options(document: &mut Value) {
+    match document {
+        Value::Array(items) => items.iter_mut().for_each(redact_options),
+        Value::Object(fields) => {
+            if let Some(incus) = fields.get_mut("incus") {
+                remove_values(incus.get_mut("config"));
+                let profiles = incus.get_mut("profiles").and_then(Value::as_array_mut);
+                for profile in profiles.into_iter().flatten() {
+                    remove_values(profile.get_mut("config"));
+                }
+            }
+            fields.values_mut().for_each(redact_options);
+        }
+        _ => {}
+    }
+}
+
+fn remove_values(map: Option<&mut Value>) {
+    let values =
+        map.and_then(Value::as_object_mut).into_iter().flat_map(serde_json::Map::values_mut);
+    values.for_each(|value| *value = REMOVED.into());
 }
 
 /// The text without private keys in PEM, those of which a log has only the beginning or the end among them.

@@ -120,9 +120,11 @@ async fn up_locked(
     cancel: &CancellationToken,
 ) -> Result<Upped, Problems> {
     let prepared = prepare_and_record(request, &options.only, reporter).await?;
+    // Where nothing was to be made, there is nothing of this run to be taken back.
+    let is_taken_back = request.node_image == ImageChoice::Current && !prepared.plan.is_empty();
     let upped = carry_out(request, options, prepared, reporter, cancel).await;
     match upped {
-        Err(problems) if request.node_image == ImageChoice::Current => {
+        Err(problems) if is_taken_back => {
             Err(take_back(request, options, reporter, cancel, problems).await)
         }
         upped => upped,
@@ -219,7 +221,9 @@ async fn complete(
 ) -> Result<(), Problems> {
     let applied = &prepared.state.applied;
     let changed = applied.completed.as_deref().filter(|before| **before != applied.cluster);
-    if applied.completed.is_some() && changed.is_none() && !prepared.state.remaking {
+    let has_image = prepared.state.completed_image.as_ref() == Some(&prepared.state.image);
+    let is_same = applied.completed.is_some() && changed.is_none() && has_image;
+    if is_same && !prepared.state.remaking {
         return Ok(());
     }
     let render = prepared.state.render_request();

@@ -10,13 +10,14 @@
 //! Whoever interrupts an upgrade has it neither finished nor taken back: the same command finishes it, and `up` with the file as it was
 //! before, or `upgrade --to` the old version, takes it back.
 
-use bivouac_spec::{Class, Problem, Problems};
+use bivouac_spec::facts::ObservedState;
+use bivouac_spec::{Class, Cluster, ClusterName, ObservedCluster, Problem, Problems};
 use tokio_util::sync::CancellationToken;
 
 use crate::images::{ImageChoice, former_image};
 use crate::prepare::prepare_and_record;
 use crate::up::carry_out;
-use crate::{Event, PrepareRequest, Reporter, UpOptions};
+use crate::{ClusterState, Event, PrepareRequest, Reporter, UpOptions};
 
 /// Takes back what was begun and has failed. Gives what is to be told.
 pub(crate) async fn take_back(
@@ -71,13 +72,66 @@ pub(crate) async fn take_back(
             let mut problem = told(class, "engine.upgrade_unfinished", message, &failed);
             let causes = problems.as_slice().iter().map(|back| format!("taking it back: {back}"));
             problem.causes.extend(causes);
-            let back = cluster.spec.stack.version().map_or_else(
-                || "`bivouac upgrade` to go on".to_owned(),
-                |version| format!("`bivouac upgrade {name} --to {version}` to take it back, or `bivouac upgrade {name}` to go on"),
-            );
+            let asked = request.cluster.spec.stack.version();
+            let (on, to) = (command(name, asked), cluster.spec.stack.version());
+            let back = if asked == to {
+                format!("`{on}` to go on")
+            } else {
+                format!("`{}` to take it back, or `{on}` to go on", command(name, to))
+            };
             problem.help(format!("mend what is told above, then run {back}")).into()
         }
     }
+}
+
+/// The command that brings a cluster to a version. Without one the verb asks for the newest that it has.
+fn command(name: &ClusterName, version: Option<&str>) -> String {
+    let version = version.map(|version| format!(" --to {version}")).unwrap_or_default();
+    format!("bivouac upgrade {name}{version}")
+}
+
+/// Why a cluster cannot get the image at this moment. Whoever goes on with an upgrade or takes it back is not kept from that.
+pub(crate) fn refusals(
+    choice: ImageChoice,
+    known: &ClusterState,
+    observed: &ObservedCluster,
+    image: &str,
+) -> Vec<Problem> {
+    let Some(completed) = &known.applied.completed else { return Vec::new() };
+    let is_begun = image == known.image || former_image(known).as_deref() == Some(image);
+    let unfinished = (choice == ImageChoice::Current).then(|| unfinished(known, completed));
+    let stopped = (!is_begun).then(|| stopped(known, observed));
+    unfinished.into_iter().chain(stopped).flatten().collect()
+}
+
+/// What is taken back becomes what was usable last. That must not take nodes away that were added since.
+fn unfinished(known: &ClusterState, completed: &Cluster) -> Option<Problem> {
+    let applied = &known.applied.cluster;
+    let mut expected = completed.clone();
+    let version = expected.set_version(applied.spec.stack.version());
+    if version.is_ok() && expected == *applied {
+        return None;
+    }
+    let name = applied.name();
+    let message = format!(
+        "cluster `{name}` cannot be upgraded: it was changed, and that has not come to its end"
+    );
+    let help = format!("finish it with `bivouac up {name}`, then run the same command again");
+    Some(Problem::usage("engine.change_unfinished", message).help(help))
+}
+
+/// Who is stopped would get the image when all others are started, and not in turn.
+fn stopped(known: &ClusterState, observed: &ObservedCluster) -> Option<Problem> {
+    let nodes = observed.nodes.iter().filter(|(_, node)| node.state == ObservedState::Stopped);
+    let nodes: Vec<&str> = nodes.map(|(name, _)| name.as_str()).collect();
+    if nodes.is_empty() {
+        return None;
+    }
+    let (name, nodes) = (known.applied.cluster.name(), nodes.join(", "));
+    let message =
+        format!("cluster `{name}` cannot be upgraded while nodes of it are stopped: {nodes}");
+    let help = format!("run `bivouac start {name}`, then the same command again");
+    Some(Problem::usage("engine.upgrade_of_stopped", message).help(help))
 }
 
 /// The problem of an upgrade: why it failed, and what helps against that.

@@ -76,11 +76,11 @@ pub fn list(store: &Store) -> Result<Vec<NodeImageInfo>, Error> {
 /// made of, and what interrupted builds left. While a build runs, only images are removed.
 ///
 /// Of the container images that users loaded, layers and blobs go that no name leads to any more, unless a running node has
-/// them mounted or some are being loaded.
+/// them mounted or some are being loaded. With `keep_loaded` all stay: nodes that are not there now have links to them.
 ///
 /// # Errors
 /// When something cannot be removed.
-pub fn prune(store: &Store, keep: &[&str]) -> Result<Pruned, Error> {
+pub fn prune(store: &Store, keep: &[&str], keep_loaded: bool) -> Result<Pruned, Error> {
     let mut pruning = Pruning { store, pruned: Pruned::default() };
     let mut used = Used::default();
     for key in store.keys(Kind::Image)? {
@@ -96,7 +96,9 @@ pub fn prune(store: &Store, keep: &[&str]) -> Result<Pruned, Error> {
             used.blobs.extend(image.manifest.blobs.iter().map(Sha256::hex));
         }
     }
-    pruning.loaded()?;
+    if !keep_loaded {
+        pruning.loaded()?;
+    }
     // Builds hold it among themselves while they make what is not part of an image yet.
     let Some(_lock) = store.try_lock("building")? else {
         pruning.pruned.build_running = true;

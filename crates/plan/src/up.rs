@@ -360,7 +360,10 @@ fn notes(request: &UpRequest<'_>) -> Vec<String> {
         wanted.zip(found.address).is_some_and(|(wanted, found)| wanted != found)
     });
     let remake = format!("`bivouac down {name}` and `bivouac up` make it anew");
-    let renew = format!("`bivouac upgrade {name}` makes it anew around its data");
+    // Without a version the verb asks for the newest that it has.
+    let version = request.cluster.spec.stack.version();
+    let version = version.map(|version| format!(" --to {version}")).unwrap_or_default();
+    let renew = format!("`bivouac upgrade {name}{version}` makes it anew around its data");
     let found = [
         (images, format!("runs from another node image than `{}`; {renew}", request.image)),
         (moved, format!("has another address than was assigned to it; {remake}")),

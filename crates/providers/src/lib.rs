@@ -72,6 +72,9 @@ fn docker_request(
     }
 }
 
+/// So an agent refuses a config that is of another version than itself.
+const UNREADABLE: &str = "agent.config.malformed";
+
 /// Whether this says that a ground is not there at all, so that no cluster can be on it either.
 #[must_use]
 pub fn is_absent(problem: &Problem) -> bool {

@@ -29,8 +29,14 @@ pub(super) fn ensure_file(
     Ok(())
 }
 
-/// Removes what is a file or a link. A failure is a warning: nothing of this config needs it to be gone.
-pub(super) fn ensure_absent(path: &Utf8Path, places: &Places, applied: &mut Applied) {
+/// Removes what is a file or a link, and its folder if it is empty then and none of these files is in it. A failure is a warning:
+/// nothing of this config needs it to be gone.
+pub(super) fn ensure_absent(
+    path: &Utf8Path,
+    files: &[File],
+    places: &Places,
+    applied: &mut Applied,
+) {
     let inside = places.inside(path);
     match present(&inside).and_then(|present| {
         let is_ours = present.is_some_and(|metadata| metadata.is_file() || metadata.is_symlink());
@@ -39,9 +45,22 @@ pub(super) fn ensure_absent(path: &Utf8Path, places: &Places, applied: &mut Appl
         }
         Ok(is_ours)
     }) {
-        Ok(true) => applied.touch("no file", path),
+        Ok(true) => {
+            remove_empty_parent(path, files, places);
+            applied.touch("no file", path);
+        }
         Ok(false) => {}
         Err(error) => applied.warnings.push(format!("{path} cannot be removed: {error}")),
+    }
+}
+
+/// An empty folder can mean something: containerd takes that of a registry for its settings, and does not look at those for all.
+fn remove_empty_parent(path: &Utf8Path, files: &[File], places: &Places) {
+    if let Some(parent) = path.parent()
+        && !files.iter().any(|file| file.path.starts_with(parent))
+    {
+        // One that is not empty, or that something is mounted on, refuses.
+        let _ = fs::remove_dir(places.inside(parent));
     }
 }
 
@@ -172,11 +191,34 @@ mod tests {
         symlink("/nowhere", root.join("etc/link")).unwrap();
         let mut applied = Applied::default();
         for path in ["/etc/file", "/etc/link", "/etc/folder", "/etc/absent", "/etc/file/below"] {
-            ensure_absent(Utf8Path::new(path), &places, &mut applied);
+            ensure_absent(Utf8Path::new(path), &[], &places, &mut applied);
         }
         assert_eq!(applied.changes, ["no file /etc/file", "no file /etc/link"]);
         assert_eq!(applied.warnings, Vec::<String>::new());
         assert!(root.join("etc/folder").is_dir());
+    }
+
+    #[test]
+    fn the_folder_of_what_is_removed_goes_once_it_is_empty_and_not_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(directory.path().to_owned()).unwrap();
+        let places = Places { root: root.clone(), ..Places::default() };
+        let stale = ["/etc/a/one", "/etc/a/two", "/etc/named/file", "/etc/full/file"];
+        for path in stale.into_iter().chain(["/etc/full/other"]) {
+            fs::create_dir_all(places.inside(Utf8Path::new(path)).parent().unwrap()).unwrap();
+            fs::write(places.inside(Utf8Path::new(path)), "x").unwrap();
+        }
+        let files = [File::directory("/etc/named", 0o755)];
+        let mut applied = Applied::default();
+        let mut remove =
+            |path: &str| ensure_absent(Utf8Path::new(path), &files, &places, &mut applied);
+        remove(stale[0]);
+        assert!(root.join("etc/a/two").exists());
+        stale[1..].iter().for_each(|path| remove(path));
+        assert!(!root.join("etc/a").exists());
+        assert!(root.join("etc/named").is_dir() && root.join("etc/full/other").exists());
+        assert_eq!(applied.changes, stale.map(|path| format!("no file {path}")));
+        assert_eq!(applied.warnings, Vec::<String>::new());
     }
 
     #[test]

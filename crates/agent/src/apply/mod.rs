@@ -84,7 +84,7 @@ pub(crate) fn ensure_applied(
     }
     let record = record::open(&config.files, &options.places, applied);
     for path in record.stale() {
-        files::ensure_absent(path, &options.places, applied);
+        files::ensure_absent(path, &config.files, &options.places, applied);
     }
     for file in &config.files {
         files::ensure_file(file, &options.places, applied)?;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, Seek as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use camino::Utf8PathBuf;
 
 use super::view::{View, relative};
 use super::{LEFT, archive};
-use crate::client::Lease;
+use crate::client::{Lease, late};
 use crate::clock;
 use crate::options::Places;
 
@@ -58,10 +59,16 @@ fn copy(
     let lease = Lease::take(&places.socket, request.patience)?;
     say(output, &Said::Paused { processes: lease.processes })?;
     hear(words, COPY)?;
-    archive(&view, &file).map_err(|error| failed(&error))?;
-    lease.give_back()?;
-    let paused_for = clock::milliseconds(began.elapsed());
+    let archived = archive(&view, &file, began + request.patience);
     let bytes = file.metadata().map_err(|error| failed(&error))?.len();
+    match archived {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            return Err(late(bytes, request.patience));
+        }
+        archived => archived.map_err(|error| failed(&error))?,
+    }
+    lease.give_back().map_err(|()| late(bytes, request.patience))?;
+    let paused_for = clock::milliseconds(began.elapsed());
     say(output, &Said::Copied { paused_for, bytes })?;
     hear(words, SEND)?;
     say(output, &Said::Sending { bytes })?;
@@ -74,16 +81,36 @@ fn nameless(places: &Places) -> io::Result<File> {
     fs::create_dir_all(&places.state)?;
     // Of somebody who had this number before.
     let _ = fs::remove_file(&path);
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
 }
 
-fn archive(view: &View, file: &File) -> io::Result<()> {
+fn archive(view: &View, file: &File, deadline: Instant) -> io::Result<()> {
     let left = LEFT.map(|path| relative(path.into()).into());
     let paths = view.paths.iter().map(|path| path.clone().into_std_path_buf());
-    let output = io::BufWriter::with_capacity(1 << 20, file);
+    let output = io::BufWriter::with_capacity(1 << 20, Timely { file, deadline });
     archive::write(view.root.as_std_path(), paths, &left, output)
+}
+
+/// A file that takes nothing when the node is no longer paused: a copy of what moves is of no use, and would fill the disk.
+struct Timely<'a> {
+    file: &'a File,
+    deadline: Instant,
+}
+
+impl Write for Timely<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if Instant::now() >= self.deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn send(mut file: File, output: &mut dyn Write) -> io::Result<()> {
@@ -112,4 +139,31 @@ fn hear(
 
 fn failed(error: &dyn std::error::Error) -> Problem {
     Problem::failed("agent.save.failed", "the data of the node cannot be copied").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_is_its_owners_alone_and_ends_with_the_pause() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = Utf8PathBuf::from_path_buf(folder.path().join("state")).unwrap();
+        let file = nameless(&Places { state, ..Places::default() }).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let now = Instant::now();
+        let hour = Duration::from_secs(3600);
+        Timely { file: &file, deadline: now + hour }.write_all(b"data").unwrap();
+        let late = Timely { file: &file, deadline: now }.write_all(b"more").unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(file.metadata().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_copy_that_is_late_says_how_much_there_was() {
+        let problem = late(5_100_000_000, Duration::from_secs(10));
+        assert!(problem.message.contains("5100 MB were copied in the 10 s"), "{problem:?}");
+    }
 }

@@ -69,20 +69,23 @@ impl Allocator {
             return Ok(());
         }
         let given = self.agree(services)?;
+        let mut settled = Ok(());
         for (key, answer) in &given.services {
             let service = &services[key];
             let addresses = answer.as_deref().unwrap_or_default();
             if let Err(refusal) = answer {
-                self.warn(key, service, refusal)?;
+                self.warn(key, service, refusal);
             } else {
                 self.warned.remove(key);
             }
             if service.has != addresses {
-                self.publish(key, service, addresses)?;
+                // One that cannot be written keeps no other from its addresses.
+                let published = self.publish(key, service, addresses);
+                settled = settled.and(published.map_err(|seen| format!("Service {key}: {seen}")));
             }
         }
         self.warned.retain(|key, _| services.contains_key(key));
-        Ok(())
+        settled
     }
 
     /// Whether there is nothing to do, as far as is known here.
@@ -137,15 +140,17 @@ impl Allocator {
         }
     }
 
-    fn warn(&mut self, key: &str, service: &Service, refusal: &Refusal) -> Result<(), String> {
+    /// Says it in the log and, where that can be had, as an event of the Service.
+    fn warn(&mut self, key: &str, service: &Service, refusal: &Refusal) {
         if self.warned.get(key) == Some(refusal) {
-            return Ok(());
+            return;
         }
         let text = refusal.to_string();
         (self.log)(&format!("Service {key} gets no address: {text}"));
         let mark = &hex::encode(Sha256::digest(format!("{} {text}", service.uid)))[..16];
-        self.api.warn(key, service, mark, &text)?;
+        if let Err(seen) = self.api.warn(key, service, mark, &text) {
+            (self.log)(&format!("Service {key} gets no event of that: {seen}"));
+        }
         self.warned.insert(key.to_owned(), refusal.clone());
-        Ok(())
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Interface {
     log: Log,
     /// What is on it of the pool.
     held: BTreeSet<IpAddr>,
+    /// What failed when it was to be what is wanted last.
+    said: Option<String>,
 }
 
 impl Interface {
@@ -33,15 +35,17 @@ impl Interface {
         // Those of before this program was started again.
         let on_it = addresses.iter().filter(|one| one.link == link.index);
         let held = on_it.map(|one| one.address.addr()).filter(|one| pool.contains(*one)).collect();
-        Ok(Self { route, link, log, held })
+        Ok(Self { route, link, log, held, said: None })
     }
 
     pub(super) fn holds(&self, address: IpAddr) -> bool {
         self.held.contains(&address)
     }
 
-    /// Has these addresses, and no others of the pool. Says whether there are new ones.
+    /// Has these addresses, and no others of the pool. Says whether that is to be looked at once more: there are new ones, or something
+    /// failed.
     pub(super) fn hold(&mut self, wanted: &BTreeSet<IpAddr>) -> bool {
+        let mut failed = None;
         let lost: Vec<IpAddr> = self.held.difference(wanted).copied().collect();
         for address in lost {
             match self.route.destroy_address(&self.link.name, address.into()) {
@@ -49,7 +53,7 @@ impl Interface {
                     self.held.remove(&address);
                     (self.log)(&format!("{address} is not here any more"));
                 }
-                Err(error) => self.complain(&error),
+                Err(error) => failed = Some(error),
             }
         }
         let new: Vec<IpAddr> = wanted.difference(&self.held).copied().collect();
@@ -60,10 +64,16 @@ impl Interface {
                     (self.log)(&format!("{address} is here"));
                     self.announce(*address);
                 }
-                Err(error) => self.complain(&error),
+                Err(error) => failed = Some(error),
             }
         }
-        !new.is_empty()
+        // Said once, however often it is tried again.
+        let said = failed.map(|error| told(&error));
+        if let Some(said) = said.as_ref().filter(|said| self.said.as_ref() != Some(said)) {
+            (self.log)(said);
+        }
+        self.said = said;
+        !new.is_empty() || self.said.is_some()
     }
 
     /// Tells the neighbours of all of them once more.
@@ -73,11 +83,11 @@ impl Interface {
 
     fn announce(&self, address: IpAddr) {
         if let Err(error) = announce(&self.link, address) {
-            self.complain(&error);
+            (self.log)(&told(&error));
         }
     }
+}
 
-    fn complain(&self, error: &bivouac_sys::Error) {
-        (self.log)(&format!("{error}: {}", error.cause()));
-    }
+fn told(error: &bivouac_sys::Error) -> String {
+    format!("{error}: {}", error.cause())
 }

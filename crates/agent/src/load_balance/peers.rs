@@ -99,9 +99,14 @@ struct State {
 }
 
 impl Peers {
-    /// `tell` is told when a node is lost, and when it is back.
+    /// `tell` is told when a node is there for the first time, when it is lost, and when it is back.
     pub(super) fn new(tell: impl Fn(&str, bool) + Send + Sync + 'static) -> Self {
         Self { tell: Arc::new(tell), followed: BTreeMap::new() }
+    }
+
+    /// Whether a node is followed.
+    pub(super) fn follows(&self, name: &str) -> bool {
+        self.followed.contains_key(name)
     }
 
     /// Follows these nodes, and no others. Gives the names of those that are not followed any more.
@@ -149,20 +154,29 @@ impl Line {
     }
 
     fn follow(&self, address: SocketAddr, tell: &dyn Fn(bool)) {
-        let (mut missed, mut lost) = (Instant::now(), false);
+        // The first connection is told, too: whoever followed this node before may have said that it is lost.
+        let (mut missed, mut told) = (Instant::now(), None);
         while !locked(&self.state).ended {
             if let Ok(stream) = self.connect(address) {
-                if std::mem::take(&mut lost) {
-                    tell(true);
+                if told.replace(true) != Some(true) {
+                    self.tell(true, tell);
                 }
                 wait_for_end(stream);
                 locked(&self.state).stream = None;
                 missed = Instant::now();
-            } else if !lost && missed.elapsed() >= PATIENCE && !locked(&self.state).ended {
-                lost = true;
-                tell(false);
+            } else if told != Some(false) && missed.elapsed() >= PATIENCE {
+                told = Some(false);
+                self.tell(false, tell);
             }
-            std::thread::sleep(if lost { LATER } else { SOON });
+            std::thread::sleep(if told == Some(false) { LATER } else { SOON });
+        }
+    }
+
+    /// Says nothing after the end: another may follow the node by then.
+    fn tell(&self, up: bool, tell: &dyn Fn(bool)) {
+        let state = locked(&self.state);
+        if !state.ended {
+            tell(up);
         }
     }
 

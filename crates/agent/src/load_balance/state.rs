@@ -150,7 +150,7 @@ impl State {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.interface.announce_all();
-                    again = false;
+                    again = self.act()?;
                 }
                 Err(error) => return Err(failed("nobody tells of changes", &error)),
             }
@@ -175,9 +175,14 @@ impl State {
             },
             Event::End => false,
             Event::Peer(name, true) => {
-                (self.log)(&format!("node {name} is back"));
-                self.lost.remove(&name)
+                let was_lost = self.lost.remove(&name);
+                if was_lost {
+                    (self.log)(&format!("node {name} is back"));
+                }
+                was_lost
             }
+            // Nobody would say that it is back.
+            Event::Peer(name, false) if !self.peers.follows(&name) => false,
             Event::Peer(name, false) => {
                 (self.log)(&format!("node {name} is lost"));
                 self.lost.insert(name)
@@ -185,7 +190,8 @@ impl State {
         }
     }
 
-    /// Makes true what follows from what is known. Says whether this node has an address that it did not have.
+    /// Makes true what follows from what is known. Says whether that is to be done once more: this node has an address that it did not
+    /// have, or one could not be added or removed.
     fn act(&mut self) -> Result<bool, Problem> {
         let Some(services) = &self.services else { return Ok(false) };
         if !services.is_empty() && self.node_watch.is_none() {

@@ -330,12 +330,15 @@ fn a_node_is_lost_when_its_connection_ends_and_back_with_a_new_one() {
     let (stream, _) = listener.accept().unwrap();
     drop((stream, listener));
     let soon = Duration::from_secs(20);
+    assert_eq!(receiver.recv_timeout(soon).unwrap(), ("a".to_owned(), true));
     assert_eq!(receiver.recv_timeout(soon).unwrap(), ("a".to_owned(), false));
     let listener = TcpListener::bind(address).unwrap();
     assert_eq!(receiver.recv_timeout(soon).unwrap(), ("a".to_owned(), true));
     // Nothing is told of those who are not followed any more, and they learn of that.
     let (mut stream, _) = listener.accept().unwrap();
+    assert!(peers.follows("a"));
     assert_eq!(peers.follow(&BTreeMap::new()).unwrap(), ["a"]);
+    assert!(!peers.follows("a"));
     assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0);
     drop((stream, listener));
     assert!(receiver.recv_timeout(Duration::from_millis(1500)).is_err());

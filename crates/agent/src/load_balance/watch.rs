@@ -71,7 +71,7 @@ pub(super) fn watch<T: Object>(
         let mut misses = 0_u32;
         let heard = |news| !ended.load(Ordering::Relaxed) && tell(news);
         while !ended.load(Ordering::Relaxed) {
-            match follow(&api, &path, &heard) {
+            match follow(&api, &path, &ended, &heard) {
                 Ok(()) => misses = 0,
                 // Said once, however long it lasts, and not at all when it is soon over: the rights may be on their way.
                 Err(seen) => {
@@ -88,7 +88,12 @@ pub(super) fn watch<T: Object>(
 }
 
 /// Follows from the list on until a change is missed, or nobody listens. An error when there is no list.
-fn follow<T: Object>(api: &Api, path: &str, heard: &dyn Fn(News<T>) -> bool) -> Result<(), String> {
+fn follow<T: Object>(
+    api: &Api,
+    path: &str,
+    ended: &AtomicBool,
+    heard: &dyn Fn(News<T>) -> bool,
+) -> Result<(), String> {
     let (items, mut version) = api.list(path)?;
     let all = items.iter().filter_map(|one| Some((key(one), T::read(one)?)));
     if !heard(News::All(all.collect())) {
@@ -102,7 +107,9 @@ fn follow<T: Object>(api: &Api, path: &str, heard: &dyn Fn(News<T>) -> bool) -> 
             let Ok(line) = line else { break };
             let Some(change) = Change::read(&line) else { return Ok(()) };
             version = change.version;
-            if !heard_of(&change.kind, &change.object, heard) {
+            let goes_on = heard_of(&change.kind, &change.object, heard);
+            // A watch in which nothing but bookmarks come ends with them.
+            if !goes_on || ended.load(Ordering::Relaxed) {
                 return Ok(());
             }
         }

@@ -161,7 +161,8 @@ pub enum Command {
     Upgrade(Upgrade),
     /// Save what a cluster is at this moment, and go back to it.
     ///
-    /// A snapshot holds all data of all nodes: what is in the API, volumes, images that were loaded, and the keys. The cluster goes on
+    /// A snapshot holds all data of all nodes: what is in the API, volumes, images that were loaded, and the keys. It does not hold memory,
+    /// nor files of nodes outside `/var` (such as those of a `hostPath` volume elsewhere) or in `/var/cache`. The cluster goes on
     /// running while it is saved and stands still for a moment only. Snapshots outlive their cluster. Before a test suite: `bivouac
     /// snapshot save seeded`; before each test: `bivouac snapshot restore seeded`; or side by side: `bivouac fork test-1 --snapshot
     /// seeded`.
@@ -169,7 +170,8 @@ pub enum Command {
     /// Make a second cluster of what a cluster is at this moment, or was when it was saved. Both run side by side.
     ///
     /// The second has the same objects, volumes and images on nodes of the same names. Its nodes and pods have addresses of their own,
-    /// and ports of the host that the cluster file names are replaced by free ones, which are told. What happens to one does not happen
+    /// and ports of the host that the cluster file names are replaced by free ones, which are told. Labels, taints and cordons that kubectl
+    /// put on Nodes are lost. What happens to one does not happen
     /// to the other. Clusters of Incus, and those that kubeadm has made, cannot be forked.
     Fork(Fork),
     /// Start clusters when this machine starts.
@@ -200,6 +202,9 @@ pub enum Command {
     /// Build, list, check and prune node images.
     Image(Image),
     /// Measure how long it takes until a cluster is usable.
+    ///
+    /// The cluster is called `bench`. One of that name is removed before the first run, and after each. With `--life` that holds for the
+    /// cluster `bench-fork` and for the snapshot `bench` of `bench`, too.
     Bench(Bench),
     /// Write a cluster file with every field explained.
     Init(Init),

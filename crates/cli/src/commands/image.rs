@@ -11,7 +11,7 @@ use crate::args::{self, Format, Global, ImageCommand};
 use crate::images::{StoreImages, problem_of, step_reporter};
 use crate::output::{self, table};
 use crate::selection::open_state;
-use crate::{progress, signals};
+use crate::{progress, report, signals};
 
 /// A node image, as documents show it.
 #[derive(Debug, Serialize)]
@@ -78,7 +78,12 @@ fn shown(manifest: NodeManifest) -> Shown {
 }
 
 fn list(global: &Global, format: Format) -> Result<(), Problem> {
-    let (images, used) = (StoreImages::open(global), used(global)?);
+    let (images, mut used) = (StoreImages::open(global), used(global)?);
+    let needed = super::snapshot::needed(global)?;
+    used.extend(needed.images);
+    for problem in &needed.unreadable {
+        report::warning(problem, global.color);
+    }
     let current = current(&images)?;
     let there = match images.store_if_there()? {
         Some(store) => bivouac_image::list(&store).map_err(|error| problem_of(&error))?,
@@ -131,13 +136,20 @@ fn current(images: &StoreImages) -> Result<BTreeSet<String>, Problem> {
 
 fn prune(global: &Global, all: bool, format: Format) -> Result<(), Problem> {
     let (images, mut keep) = (StoreImages::open(global), used(global)?);
+    // A snapshot is restored with the image that its cluster had. Of one that cannot be read nobody knows what it needs.
+    let needed = super::snapshot::needed(global)?;
+    if let Some(problem) = needed.unreadable.into_iter().next() {
+        return Err(problem);
+    }
+    keep.extend(needed.images);
     if !all {
         keep.extend(current(&images)?);
     }
     let keep: Vec<&str> = keep.iter().map(String::as_str).collect();
     let mut pruned = Pruned::default();
     if let Some(store) = images.store_if_there()? {
-        let done = bivouac_image::prune(&store, &keep).map_err(|error| problem_of(&error))?;
+        let done = bivouac_image::prune(&store, &keep, needed.loaded)
+            .map_err(|error| problem_of(&error))?;
         let bivouac_image::Pruned { removed, bytes, build_running } = done;
         pruned = Pruned { removed, bytes, build_running };
     }
@@ -186,7 +198,5 @@ fn used(global: &Global) -> Result<BTreeSet<String>, Problem> {
                 .flat_map(|known| [Some(known.image), known.completed_image].into_iter().flatten()),
         );
     }
-    // A snapshot is restored with the image that its cluster had.
-    keys.extend(super::snapshot::images_of_snapshots(global)?);
     Ok(keys)
 }

@@ -254,16 +254,33 @@ fn saved(
     Ok(names[pick(None, names)?].clone())
 }
 
-/// The keys of the node images that snapshots are restored with.
-pub fn images_of_snapshots(global: &Global) -> Result<BTreeSet<String>, Problem> {
+/// What snapshots need of the store.
+#[derive(Debug, Default)]
+pub struct Needed {
+    /// The keys of the node images that they are restored with.
+    pub images: BTreeSet<String>,
+    /// Whether one was saved where nodes read loaded images from the store: its nodes still have links to them.
+    pub loaded: bool,
+    /// What of them cannot be read.
+    pub unreadable: Vec<Problem>,
+}
+
+/// What the snapshots need of the store.
+pub fn needed(global: &Global) -> Result<Needed, Problem> {
     let snapshots = Snapshots::of(&open_state(global));
-    let mut keys = BTreeSet::new();
+    let mut needed = Needed::default();
     for cluster in snapshots.clusters()? {
         for name in snapshots.names(&cluster)? {
-            keys.insert(snapshots.read(&cluster, &name)?.state.image);
+            match snapshots.read(&cluster, &name) {
+                Ok(snapshot) => {
+                    needed.loaded |= snapshot.state.facts.shares_images;
+                    needed.images.insert(snapshot.state.image);
+                }
+                Err(problem) => needed.unreadable.push(problem),
+            }
         }
     }
-    Ok(keys)
+    Ok(needed)
 }
 
 #[cfg(test)]

@@ -84,7 +84,9 @@ pub struct BringUp<'a> {
 pub async fn bring_up_with(global: &Global, asked: BringUp<'_>) -> Result<Shown, Problems> {
     let BringUp { cluster, verb, only, follow, drain, node_image } = asked;
     let started = Instant::now();
-    let given = Given { found: sources::found(cluster)?, drain };
+    // What was asked for is only new with this verb.
+    let found = if verb == "up" { sources::found(cluster)? } else { sources::readable(cluster) };
+    let given = Given { found, drain };
     let stack = bivouac_stacks::open_with(&cluster.spec.stack, given)?;
     let state = open_state(global);
     let request = PrepareRequest {

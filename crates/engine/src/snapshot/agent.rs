@@ -105,7 +105,9 @@ impl Saving {
             Said::Sending { .. } => {}
             other => return Err(self.unexpected(&other)),
         }
-        let mut file = tokio::fs::File::create(path).await.map_err(|error| unwritable(&error))?;
+        let mut options = tokio::fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(path).await;
+        let mut file = file.map_err(|error| unwritable(&error))?;
         let (mut buffer, mut size) = (vec![0; CHUNK], 0);
         loop {
             let read = self.stdout.read(&mut buffer).await;
@@ -118,6 +120,7 @@ impl Saving {
             tally.add(read);
         }
         file.flush().await.map_err(|error| unwritable(&error))?;
+        file.sync_all().await.map_err(|error| unwritable(&error))?;
         self.finish().await?;
         Ok(size)
     }
@@ -139,7 +142,7 @@ impl Saving {
             let (node, seconds) = (self.node.name(), PATIENCE.as_secs());
             let message = format!("node `{node}` took more than {seconds} s {what}");
             return Err(Problem::new(Class::TimedOut, "snapshot.node_slow", message)
-                .help("run the same command again when the machine has less to do"));
+                .help(format!("the disk below the node does not answer in time, or has too much to do: see what it holds with `bivouac exec {node} -- du -shx /var`, and save again when there is less to do or to copy")));
         };
         match heard {
             Ok(1..) => match Said::parse(line.trim_end()) {
@@ -195,16 +198,14 @@ impl Saving {
 pub(super) async fn fill(
     node: &dyn Node,
     folders: &[Utf8PathBuf],
-    path: &Utf8Path,
+    (path, size): (&Utf8Path, u64),
     tally: &Tally<'_>,
 ) -> Result<(), Problem> {
     let damaged = |error: std::io::Error| {
         Problem::failed("snapshot.damaged", format!("{path} cannot be read to its end"))
             .because(&error)
-            .help("delete the snapshot with `bivouac snapshot delete`: its data is lost")
     };
     let mut file = tokio::fs::File::open(path).await.map_err(damaged)?;
-    let size = file.metadata().await.map_err(damaged)?.len();
     let mut request = command("restore", folders);
     // One that ends between two files looks whole.
     request.command.extend(["--size".to_owned(), size.to_string()]);

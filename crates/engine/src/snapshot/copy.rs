@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bivouac_plan::{UpRequest, plan_down, plan_up};
-use bivouac_provider::{ImageRequest, Node, NodeRequest};
+use bivouac_provider::{ImagePaths, ImageRequest, Node, NodeRequest};
 use bivouac_spec::facts::Survey;
 use bivouac_spec::{NodeConfig, NodeName, ObservedCluster, Problem, Problems};
 use bivouac_stacks::{Change, Keys, Step};
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::{Tally, fill};
 use super::save::{all_of, count};
+use super::store::incomplete;
 use super::{Place, Snapshot, Snapshots};
 use crate::follow::{Until, follow_until, up_interrupted};
 use crate::images::bring_image;
@@ -65,6 +66,21 @@ pub(super) fn decide(
     Ok(Prepared { plan, survey, state, keys, wanted, observed, goes_back: false })
 }
 
+/// Has the node image on the ground: what can fail for long is done before anything is given up.
+pub(super) async fn bring(
+    request: &PrepareRequest<'_>,
+    key: &str,
+    options: &UpOptions,
+    reporter: &Reporter,
+    cancel: &CancellationToken,
+) -> Result<ImagePaths, Problem> {
+    let image = request.images.ensure(key, reporter, cancel).await?;
+    let brought = ImageRequest { image: image.clone(), agent: options.agent.clone() };
+    let ground = request.cluster.spec.provider.name();
+    bring_image((ground, request.provider.as_ref()), &brought, reporter, cancel).await?;
+    if cancel.is_cancelled() { Err(up_interrupted()) } else { Ok(image) }
+}
+
 /// A cluster that is being made. What it is made from is recorded.
 pub(super) struct Copying<'a> {
     pub(super) request: &'a PrepareRequest<'a>,
@@ -73,6 +89,8 @@ pub(super) struct Copying<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) place: &'a Place,
     pub(super) prepared: &'a Prepared,
+    /// Where [`bring`] has it.
+    pub(super) image: &'a ImagePaths,
     /// What makes the data that of this cluster.
     pub(super) steps: &'a [Step],
     /// The nodes that join when the others are there.
@@ -120,15 +138,10 @@ impl Copying<'_> {
         if self.cancel.is_cancelled() { Err(up_interrupted()) } else { Ok(()) }
     }
 
-    /// The node image and the network. What is there goes when all that can be had is had.
+    /// What is there goes; then the network.
     async fn furnish(&self) -> Result<Requests, Problems> {
-        let Self { request, options, prepared, reporter, cancel, .. } = self;
+        let Self { request, options, prepared, reporter, .. } = self;
         let (provider, cluster) = (request.provider.as_ref(), request.cluster.name());
-        let image = request.images.ensure(&prepared.state.image, reporter, cancel).await?;
-        self.go_on()?;
-        let brought = ImageRequest { image: image.clone(), agent: options.agent.clone() };
-        let ground = request.cluster.spec.provider.name();
-        bring_image((ground, provider), &brought, reporter, cancel).await?;
         if let Some(observed) = &prepared.observed {
             provider.destroy_cluster(cluster).await?;
             for node in observed.nodes.keys() {
@@ -137,7 +150,7 @@ impl Copying<'_> {
         }
         provider.ensure_network(&prepared.wanted.network).await?;
         self.go_on()?;
-        Ok(prepared.wanted.requests(&image, &options.agent))
+        Ok(prepared.wanted.requests(self.image, &options.agent))
     }
 
     /// Makes nodes what these say, all at once.
@@ -158,8 +171,19 @@ impl Copying<'_> {
         let tally = Tally::new(&transfer, self.snapshot.size);
         let filled = nodes.iter().map(|node| {
             let path = self.snapshots.data(cluster, self.place, node.name());
+            let size = self.snapshot.nodes.get(node.name()).copied();
             let (folders, tally) = (&folders, &tally);
-            async move { fill(node.as_ref(), folders, &path, tally).await }
+            async move {
+                let unknown =
+                    || incomplete(format!("nothing is recorded of {path}"), cluster, self.place);
+                let size = size.ok_or_else(unknown)?;
+                fill(node.as_ref(), folders, (&path, size), tally).await.map_err(|problem| {
+                    if problem.code != "snapshot.damaged" {
+                        return problem;
+                    }
+                    Problem { help: incomplete(String::new(), cluster, self.place).help, ..problem }
+                })
+            }
         });
         let filled = tokio::select! {
             biased;

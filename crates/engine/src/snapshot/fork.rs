@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use bivouac_plan::assign_addresses;
 use bivouac_provider::Provider;
-use bivouac_spec::facts::Applied;
+use bivouac_spec::facts::{Applied, ObservedState};
 use bivouac_spec::quantity::Bytes;
-use bivouac_spec::{Addresses, Class, Cluster, ClusterName, Problem, Problems, SnapshotName};
+use bivouac_spec::{
+    Addresses, Class, Cluster, ClusterName, NodeName, ObservedCluster, Problem, Problems,
+    SnapshotName,
+};
 use bivouac_stacks::{Keys, Stack};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{Copying, Found, decide};
+use super::copy::{Copying, Found, bring, decide};
 use super::restore::refuse_without_room;
 use super::save::{Source, unknown_cluster, whole_cluster};
 use super::{Place, Snapshot, Snapshots, ports};
@@ -120,12 +123,18 @@ impl Forking<'_> {
         }
         let snapshot = match origin.snapshot {
             Some(snapshot) => snapshot,
-            None => self.save(&origin.state, &snapshots, &place).await?,
+            None => {
+                let saved = self.save(&origin.state, &snapshots, &place).await?;
+                // What was saved may be on the same disk.
+                refuse_without_room(&saved, &request.provider.survey().await?.facts)?;
+                saved
+            }
         };
         // The first may change again.
         drop(origin.lock);
-        refuse_without_room(&snapshot, &prepared.survey.facts)?;
         let making = self.making(&prepared.state.applied.cluster, stack.as_ref());
+        let key = &prepared.state.image;
+        let image = bring(&making, key, self.options, self.reporter, self.cancel).await?;
         let copying = Copying {
             request: &making,
             options: self.options,
@@ -133,6 +142,7 @@ impl Forking<'_> {
             snapshot: &snapshot,
             place: &place,
             prepared: &prepared,
+            image: &image,
             steps: &steps,
             joining: &joining,
             reporter: self.reporter,
@@ -189,6 +199,7 @@ impl Forking<'_> {
             None => None,
         };
         if let Some(snapshot) = found {
+            snapshots.check(&snapshot, place)?;
             let keys = snapshots.keys(before, place)?;
             let state = snapshot.state.clone();
             return Ok(Origin { state, keys, snapshot: Some(snapshot), lock: None });
@@ -223,11 +234,10 @@ impl Forking<'_> {
         stack: &dyn Stack,
     ) -> Result<Decided, Problems> {
         let ForkRequest { name, before, provider, grounds, state: directory, .. } = self.request;
-        let (survey, observed, elsewhere, uses) = tokio::join!(
+        let (survey, observed, elsewhere) = tokio::join!(
             provider.survey(),
             provider.observe(),
             refuse_elsewhere(&applied.cluster, grounds, earlier),
-            self.memory(&origin.state),
         );
         let (survey, observed) = (survey?, observed?);
         Problems::check(survey.unmet())?;
@@ -237,7 +247,7 @@ impl Forking<'_> {
         if own.is_some() && earlier.is_none() {
             return Err(taken(name).into());
         }
-        self.refuse_without_memory(uses, survey.facts.memory)?;
+        self.refuse_without_memory(&origin.state, &observed, survey.facts.memory).await?;
         if let Some(snapshot) = &origin.snapshot {
             refuse_without_room(snapshot, &survey.facts)?;
         }
@@ -277,35 +287,66 @@ impl Forking<'_> {
             .await
     }
 
-    /// The memory of the first cluster's nodes: their limits, or what they use where they have none.
-    async fn memory(&self, before: &ClusterState) -> u64 {
-        let (provider, cluster) = (self.request.provider.as_ref(), self.request.before);
-        let nodes = before.applied.cluster.nodes().into_iter().map(|node| async move {
-            match node.resources.memory {
-                Some(limit) => limit.0,
-                None => {
-                    let status = node_status(provider, cluster, &node.name).await;
-                    let usage = status.and_then(|status| status.usage);
-                    usage.and_then(|usage| usage.memory).unwrap_or(0)
-                }
+    /// The memory of nodes: the limits that are recorded, or what they use where they have none.
+    async fn memory(
+        &self,
+        recorded: Option<&ClusterState>,
+        cluster: &ClusterName,
+        nodes: &[NodeName],
+    ) -> u64 {
+        let provider = self.request.provider.as_ref();
+        let specs = recorded.map(|state| state.applied.cluster.nodes()).unwrap_or_default();
+        let limit = |name: &NodeName| {
+            let spec = specs.iter().find(|spec| spec.name == *name)?;
+            spec.resources.memory
+        };
+        let needed = nodes.iter().map(|name| async move {
+            if let Some(limit) = limit(name) {
+                return limit.0;
             }
+            let usage = node_status(provider, cluster, name).await.and_then(|status| status.usage);
+            usage.and_then(|usage| usage.memory).unwrap_or(0)
         });
-        futures::future::join_all(nodes).await.into_iter().fold(0, u64::saturating_add)
+        futures::future::join_all(needed).await.into_iter().fold(0, u64::saturating_add)
     }
 
-    /// Both run side by side, and the second will need what the first does.
-    fn refuse_without_memory(&self, uses: u64, there: Bytes) -> Result<(), Problem> {
-        let needed = Bytes(uses.saturating_mul(2).div_ceil(1 << 20) << 20);
-        if needed <= there {
+    /// The memory of all that runs there, but for what an earlier attempt has left.
+    async fn memory_in_use(&self, observed: &[ObservedCluster]) -> u64 {
+        let ForkRequest { name, state, .. } = self.request;
+        let used = observed.iter().filter(|cluster| cluster.name != **name).map(|cluster| async {
+            let runs = |(name, node): (&NodeName, &bivouac_spec::facts::ObservedNode)| {
+                (node.state == ObservedState::Running).then(|| name.clone())
+            };
+            let nodes: Vec<NodeName> = cluster.nodes.iter().filter_map(runs).collect();
+            // What cannot be read is told by every command about that cluster.
+            let recorded = state.read(&cluster.name).ok().flatten();
+            self.memory(recorded.as_ref(), &cluster.name, &nodes).await
+        });
+        futures::future::join_all(used).await.into_iter().fold(0, u64::saturating_add)
+    }
+
+    /// It will need what the first does, beside all that runs now.
+    async fn refuse_without_memory(
+        &self,
+        origin: &ClusterState,
+        observed: &[ObservedCluster],
+        there: Bytes,
+    ) -> Result<(), Problem> {
+        let ForkRequest { name, before, .. } = self.request;
+        let nodes: Vec<NodeName> =
+            origin.applied.cluster.nodes().into_iter().map(|node| node.name).collect();
+        let (own, others) =
+            tokio::join!(self.memory(Some(origin), before, &nodes), self.memory_in_use(observed));
+        if own.saturating_add(others) <= there.0 {
             return Ok(());
         }
-        let ForkRequest { name, before, .. } = self.request;
-        let there = Bytes(there.0 >> 20 << 20);
+        let up = |bytes: u64| Bytes(bytes.div_ceil(1 << 20) << 20);
+        let (own, others, there) = (up(own), up(others), Bytes(there.0 >> 20 << 20));
         let message = format!(
-            "clusters `{before}` and `{name}` need {needed} of memory side by side, the ground has {there}"
+            "cluster `{name}` needs {own} of memory beside {others} of the clusters that run, the ground has {there}"
         );
         Err(Problem::new(Class::Unfit, "fork.no_memory", message).help(format!(
-            "save a snapshot, stop or remove `{before}`, and fork the snapshot with `--snapshot`"
+            "stop or remove clusters that are not needed; `{before}` itself may be stopped when a snapshot of it is forked with `--snapshot`"
         )))
     }
 

@@ -1,9 +1,10 @@
 //! Ports of the host, for a second cluster beside one that has them.
 
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
-use bivouac_spec::Problem;
 use bivouac_spec::cluster::{Port, Protocol};
+use bivouac_spec::{Class, Problem, Problems};
 
 /// A port that is held so that it is not chosen twice.
 enum Held {
@@ -39,7 +40,7 @@ fn sentence(port: &Port) -> String {
     let Port { host_ip, host_port, port: number, protocol, .. } = port;
     let protocol = protocol.name();
     let of = port.node.as_ref().map_or_else(String::new, |node| format!(" of {node}"));
-    let at = std::net::SocketAddr::new(*host_ip, *host_port);
+    let at = SocketAddr::new(*host_ip, *host_port);
     format!(
         "{protocol} port {number}{of} is at {at}, because the one in the cluster file belongs to the first cluster"
     )
@@ -51,20 +52,40 @@ fn free(port: &Port) -> Result<(u16, Held), Problem> {
         IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
     };
-    let taken = hold(port.host_ip, port.protocol).or_else(|_| hold(any, port.protocol));
+    let taken = hold(port.host_ip, 0, port.protocol).or_else(|_| hold(any, 0, port.protocol));
     taken.map_err(|error| {
         Problem::failed("fork.no_free_port", "no port of this machine is free").because(&error)
     })
 }
 
-fn hold(ip: IpAddr, protocol: Protocol) -> std::io::Result<(u16, Held)> {
+/// Refuses ports that somebody else has, before what holds none of them is given up. Those that the cluster itself holds are its own.
+pub(super) fn refuse_taken(ports: &[Port], held: &[Port]) -> Result<(), Problems> {
+    let is_held = |port: &&Port| {
+        held.iter().any(|own| (own.host_port, own.protocol) == (port.host_port, port.protocol))
+    };
+    let taken = ports.iter().filter(|port| !is_held(port)).filter_map(|port| {
+        let error = hold(port.host_ip, port.host_port, port.protocol).err()?;
+        // An address that is not this machine's is the ground's matter.
+        if error.kind() != ErrorKind::AddrInUse {
+            return None;
+        }
+        let at = SocketAddr::new(port.host_ip, port.host_port);
+        let message = format!("{} port {at} of this host is in use", port.protocol.name());
+        Some(Problem::new(Class::Unfit, "snapshot.port_taken", message).help(
+            "end what listens there (`ss -lntup` names it), or make another cluster of the snapshot with `bivouac fork`, which gets free ports",
+        ))
+    });
+    Problems::check(taken.collect())
+}
+
+fn hold(ip: IpAddr, number: u16, protocol: Protocol) -> std::io::Result<(u16, Held)> {
     Ok(match protocol {
         Protocol::Tcp => {
-            let listener = TcpListener::bind((ip, 0))?;
+            let listener = TcpListener::bind((ip, number))?;
             (listener.local_addr()?.port(), Held::Tcp(listener))
         }
         Protocol::Udp => {
-            let socket = UdpSocket::bind((ip, 0))?;
+            let socket = UdpSocket::bind((ip, number))?;
             (socket.local_addr()?.port(), Held::Udp(socket))
         }
     })
@@ -77,6 +98,19 @@ mod tests {
     fn port(number: u16, protocol: Protocol) -> Port {
         let host_ip = "127.0.0.1".parse().unwrap();
         Port { host_port: 8080, port: number, node: None, host_ip, protocol }
+    }
+
+    #[test]
+    fn ports_of_somebody_else_are_refused_and_own_ones_are_not() {
+        let other = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let number = other.local_addr().unwrap().port();
+        let asked = Port { host_port: number, ..port(80, Protocol::Tcp) };
+        let refused = refuse_taken(std::slice::from_ref(&asked), &[]).unwrap_err();
+        assert_eq!(refused.as_slice()[0].code, "snapshot.port_taken");
+        assert!(refused.to_string().contains(&format!("tcp port 127.0.0.1:{number}")));
+        refuse_taken(std::slice::from_ref(&asked), std::slice::from_ref(&asked)).unwrap();
+        drop(other);
+        refuse_taken(&[asked], &[]).unwrap();
     }
 
     #[test]

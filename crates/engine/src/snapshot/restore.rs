@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bivouac_provider::Provider;
-use bivouac_spec::facts::Applied;
+use bivouac_spec::facts::{Applied, ObservedState};
 use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{Class, ClusterName, Facts, Problem, Problems, SnapshotName};
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{Copying, Found, decide};
-use super::{Place, Snapshot, Snapshots};
+use super::copy::{Copying, Found, bring, decide};
+use super::{Place, Snapshot, Snapshots, ports};
 use crate::events::Recording;
 use crate::ground::{other_ground, refuse_elsewhere};
 use crate::images::ImageChoice;
@@ -71,6 +71,7 @@ async fn restore_locked(
     let snapshots = Snapshots::of(request.state);
     let snapshot = snapshots.read(name, request.name)?;
     let keys = snapshots.keys(name, &place)?;
+    snapshots.check(&snapshot, &place)?;
     let known = request.state.read(name)?;
     refuse_other_way(name, &snapshot, known.as_ref())?;
     let cluster = &snapshot.state.applied.cluster;
@@ -95,8 +96,16 @@ async fn restore_locked(
     let other = other_ground(name, known.as_ref().unwrap_or(&snapshot.state), &survey.facts);
     Problems::check(other.into_iter().collect())?;
     refuse_without_room(&snapshot, &survey.facts)?;
-    let free = lock_addresses(request.state).await?;
     let own = observed.iter().find(|observed| observed.name == *name).cloned();
+    if !survey.facts.remote {
+        let runs = own.iter().flat_map(|own| own.nodes.values());
+        let runs = runs.into_iter().any(|node| node.state == ObservedState::Running);
+        let known = known.as_ref().filter(|_| runs);
+        let held = known.map_or(&[][..], |known| &known.applied.cluster.spec.ports);
+        ports::refuse_taken(&cluster.spec.ports, held)?;
+    }
+    let image = bring(&making, &snapshot.state.image, options, reporter, cancel).await?;
+    let free = lock_addresses(request.state).await?;
     let existing = known.as_ref().filter(|_| own.is_some()).map(|state| &state.applied.addresses);
     let occupied = occupied(&making, &survey, &observed, existing)?;
     refuse_occupied(&snapshot, &occupied)?;
@@ -113,6 +122,7 @@ async fn restore_locked(
         snapshot: &snapshot,
         place: &place,
         prepared: &prepared,
+        image: &image,
         steps: &[],
         joining: &BTreeSet::new(),
         reporter,

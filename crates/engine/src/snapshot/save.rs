@@ -5,7 +5,11 @@ use std::time::Instant;
 
 use bivouac_provider::Provider;
 use bivouac_spec::facts::ObservedState;
-use bivouac_spec::{ClusterName, NodeName, ObservedCluster, Problem, Problems, SnapshotName};
+use bivouac_spec::quantity::Bytes;
+use bivouac_spec::{
+    Class, ClusterName, NodeName, ObservedCluster, Problem, Problems, SnapshotName,
+};
+use camino::Utf8Path;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::{Saving, Tally};
@@ -196,7 +200,9 @@ impl Source<'_> {
             copied.iter().map(|(paused_for, _)| *paused_for).max().unwrap_or(whole).min(whole);
         let transfer =
             Transfer::new(format!("data of {cluster}, {}", count(nodes.len())), self.reporter);
-        let tally = Tally::new(&transfer, copied.iter().map(|(_, bytes)| *bytes).sum());
+        let total = copied.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+        refuse_full(&snapshots.path(&cluster, place), total)?;
+        let tally = Tally::new(&transfer, total);
         let sent = nodes.iter().zip(saving).map(|(node, saving)| {
             let path = snapshots.data(&cluster, place, node.name());
             let tally = &tally;
@@ -204,9 +210,25 @@ impl Source<'_> {
         });
         let sent = all_of(futures::future::join_all(sent).await);
         transfer.ended(sent.is_ok());
-        snapshot.size = sent?.into_iter().sum();
+        let names = nodes.iter().map(|node| node.name().clone());
+        snapshot.nodes = names.zip(sent?).collect();
+        snapshot.size = snapshot.nodes.values().sum();
         Ok(snapshot)
     }
+}
+
+/// Refuses what the disk of this folder has no room for, before it is full.
+fn refuse_full(folder: &Utf8Path, needed: u64) -> Result<(), Problem> {
+    // Where it cannot be told, writing will.
+    let Ok(stat) = rustix::fs::statvfs(folder.as_std_path()) else { return Ok(()) };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if needed <= free {
+        return Ok(());
+    }
+    let (needed, free) = (Bytes(needed.div_ceil(1 << 20) << 20), Bytes(free >> 20 << 20));
+    let message = format!("the snapshot needs {needed} of disk, and {free} are free at {folder}");
+    Err(Problem::new(Class::Unfit, "snapshot.disk_full", message)
+        .help("free some disk, for example with `bivouac snapshot delete` or `bivouac image prune`, or keep state elsewhere with `--state-dir`"))
 }
 
 pub(super) fn count(nodes: usize) -> String {
@@ -224,4 +246,17 @@ pub(super) fn all_of<T>(outcomes: Vec<Result<T, Problem>>) -> Result<Vec<T>, Pro
     }
     Problems::check(problems)?;
     Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_has_no_room_for_is_refused() {
+        refuse_full("/".into(), 0).unwrap();
+        let refused = refuse_full("/".into(), u64::MAX >> 1).unwrap_err();
+        assert_eq!(refused.code, "snapshot.disk_full");
+        assert!(refused.message.contains("are free at /"), "{refused:?}");
+    }
 }

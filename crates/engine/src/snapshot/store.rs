@@ -10,11 +10,12 @@
 //! A folder without `snapshot.json` is one that was not finished, or that is being removed: nobody sees it, and the next verb about the
 //! cluster's snapshots removes it. The cluster's lock is held by whoever writes.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::ErrorKind;
 
 use bivouac_spec::name::nearest;
-use bivouac_spec::{ClusterName, NodeName, Problem, SnapshotName};
+use bivouac_spec::{ClusterName, NodeName, Problem, Problems, SnapshotName};
 use bivouac_stacks::Keys;
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub paused_for: u64,
     /// The bytes of it on this host.
     pub size: u64,
+    /// The bytes of each node's data.
+    pub nodes: BTreeMap<NodeName, u64>,
     /// The cluster, as it was recorded.
     pub state: ClusterState,
 }
@@ -66,6 +69,7 @@ impl Snapshot {
             stack: bivouac_stacks::open(&spec.stack).describe(),
             paused_for: 0,
             size: 0,
+            nodes: BTreeMap::new(),
             state,
         }
     }
@@ -182,7 +186,10 @@ impl Snapshots {
         place: &Place,
     ) -> Result<Option<Snapshot>, Problem> {
         let path = self.path(cluster, place).join(RECORD);
-        let Some(format) = read_json::<FormatOnly>(&path)? else { return Ok(None) };
+        let damaged = |problem| damaged(problem, cluster, place);
+        let Some(format) = read_json::<FormatOnly>(&path).map_err(damaged)? else {
+            return Ok(None);
+        };
         if format.format > FORMAT {
             let (theirs, version) = (format.format, format.bivouac);
             let message = format!(
@@ -191,7 +198,7 @@ impl Snapshots {
             return Err(Problem::usage("snapshot.format", message)
                 .help(format!("use bivouac {version}, or a newer one")));
         }
-        read_json(&path)
+        read_json(&path).map_err(damaged)
     }
 
     fn absent(&self, cluster: &ClusterName, name: &SnapshotName) -> Problem {
@@ -225,10 +232,28 @@ impl Snapshots {
     /// The keys of the cluster as they were.
     pub(super) fn keys(&self, cluster: &ClusterName, place: &Place) -> Result<Keys, Problem> {
         let path = self.path(cluster, place).join("keys.json");
-        read_json(&path)?.ok_or_else(|| {
-            Problem::failed("snapshot.damaged", format!("{path} is not there any more"))
-                .help(format!("delete the snapshot with `bivouac snapshot delete {} -c {cluster}` and save another", place.name()))
-        })
+        let found = read_json(&path).map_err(|problem| damaged(problem, cluster, place))?;
+        found.ok_or_else(|| incomplete(format!("{path} is not there any more"), cluster, place))
+    }
+
+    /// Compares the files with what was recorded of them.
+    pub(super) fn check(&self, snapshot: &Snapshot, place: &Place) -> Result<(), Problems> {
+        let cluster = snapshot.cluster();
+        let nodes = snapshot.state.applied.cluster.nodes().into_iter();
+        let wrong = nodes.filter_map(|node| {
+            let path = self.data(cluster, place, &node.name);
+            let recorded = snapshot.nodes.get(&node.name);
+            let message = match (fs_err::metadata(&path), recorded) {
+                (Ok(file), Some(size)) if file.len() == *size => return None,
+                (Ok(file), Some(size)) => {
+                    format!("{path} has {} bytes, and {size} were written", file.len())
+                }
+                (Ok(_), None) => format!("nothing is recorded of {path}"),
+                (Err(_), _) => format!("{path} is not there any more"),
+            };
+            Some(incomplete(message, cluster, place))
+        });
+        Problems::check(wrong.collect())
     }
 
     /// Makes an empty folder for a snapshot.
@@ -246,7 +271,10 @@ impl Snapshots {
     ) -> Result<(), Problem> {
         let folder = self.path(snapshot.cluster(), place);
         write_json(&folder, "keys.json", keys)?;
-        write_json(&folder, RECORD, snapshot)
+        // The record must not outlive what it tells of when the machine fails.
+        sync(&folder)?;
+        write_json(&folder, RECORD, snapshot)?;
+        folder.ancestors().take(3).try_for_each(sync)
     }
 
     /// Removes what is in this place. Nothing is success.
@@ -287,6 +315,33 @@ impl Snapshots {
             self.state.remove_if_empty();
         }
     }
+}
+
+/// Has a folder's names on the disk.
+fn sync(folder: &Utf8Path) -> Result<(), Problem> {
+    let synced = fs_err::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| unwritable(&error))
+}
+
+/// What is missing of a snapshot cannot be had again.
+pub(super) fn incomplete(message: String, cluster: &ClusterName, place: &Place) -> Problem {
+    Problem::failed("snapshot.damaged", message).help(match place {
+        Place::Named(name) => format!(
+            "delete the snapshot with `bivouac snapshot delete {name} -c {cluster}`, and save another"
+        ),
+        Place::ForFork(fork) => {
+            format!("remove the fork with `bivouac down {fork}`, then run the same command again")
+        }
+    })
+}
+
+/// A document of a snapshot that cannot be understood says nothing about the cluster.
+fn damaged(problem: Problem, cluster: &ClusterName, place: &Place) -> Problem {
+    if problem.code != "state.damaged" {
+        return problem;
+    }
+    let Problem { causes, .. } = problem;
+    Problem { causes, ..incomplete(problem.message, cluster, place) }
 }
 
 /// The names of the folders in a folder, in order. Without it there are none.

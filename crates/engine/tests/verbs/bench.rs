@@ -22,7 +22,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
-/// Images that are always there, by their keys.
+/// Images that are always there, by their keys. There is none without a key.
 pub(crate) struct Current(pub(crate) String);
 
 /// The image of a cluster that asks for nothing else.
@@ -47,7 +47,8 @@ impl NodeImages for Image {
 #[async_trait]
 impl NodeImages for Current {
     fn current(&self) -> Result<String, Problem> {
-        Ok(self.0.clone())
+        let none = || Problem::failed("test.no_image", "there is none of this version");
+        Some(self.0.clone()).filter(|key| !key.is_empty()).ok_or_else(none)
     }
 
     async fn ensure(

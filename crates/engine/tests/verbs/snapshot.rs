@@ -5,15 +5,17 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bivouac_engine::{
-    DeleteRequest, DownRequest, Event, ForkRequest, Reporter, RestoreRequest, SaveRequest,
-    Snapshot, Snapshots, UpOptions, Upped, delete_snapshots, down, fork, restore, save,
+    DeleteRequest, DownRequest, Event, ForkRequest, NodeImages, Reporter, RestoreRequest,
+    SaveRequest, Snapshot, Snapshots, UpOptions, Upped, delete_snapshots, down, fork, restore,
+    save,
 };
-use bivouac_provider::Provider as _;
 use bivouac_provider::fake::{Injection, When};
+use bivouac_provider::{ImagePaths, Provider as _};
 use bivouac_spec::cluster::{self, Bootstrap, DockerProvider, NodeGroup, Port, Protocol, Role};
 use bivouac_spec::quantity::Bytes;
-use bivouac_spec::{Cluster, ClusterName, NodeName, Problems, SnapshotName};
+use bivouac_spec::{Cluster, ClusterName, NodeName, Problem, Problems, SnapshotName};
 use camino::Utf8Path;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
@@ -90,13 +92,17 @@ impl Bench {
     }
 
     async fn restore(&self, name: &str) -> Result<Upped, Problems> {
+        self.restore_with(name, &Image).await
+    }
+
+    async fn restore_with(&self, name: &str, images: &dyn NodeImages) -> Result<Upped, Problems> {
         let (state, name) = (self.state(), named(name));
         let request = RestoreRequest {
             cluster: self.cluster.name(),
             name: &name,
             provider: self.fake.clone(),
             grounds: &self.grounds,
-            images: &Image,
+            images,
             state: &state,
         };
         let options = options(self, "snapshot restore");
@@ -473,6 +479,76 @@ async fn what_cannot_be_restored_is_refused_before_anything_is_lost() {
     bench.fork(Some("monday"), &Reporter::silent()).await.unwrap();
 }
 
+/// Images that cannot be had.
+struct NoImages;
+
+#[async_trait]
+impl NodeImages for NoImages {
+    fn current(&self) -> Result<String, Problem> {
+        Err(Problem::failed("image.gone", "there are none"))
+    }
+
+    async fn ensure(
+        &self,
+        _: &str,
+        _: &Reporter,
+        _: &CancellationToken,
+    ) -> Result<ImagePaths, Problem> {
+        Err(Problem::failed("image.gone", "there are none"))
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_cannot_begin_changes_nothing() {
+    let mut bench = Bench::small().await;
+    bench.save("first").await.unwrap();
+    let name = bench.cluster.name().clone();
+    bench.cluster.spec.nodes[1].labels.insert("disk".to_owned(), "fast".to_owned());
+    bench.up().await.unwrap();
+    bench.fill("changed").await;
+    let record = |bench: &Bench| {
+        let state = bench.state();
+        (state.read(&name).unwrap(), state.read_keys(&name).unwrap())
+    };
+    let (before, recorded) = (bench.world(&name).await, record(&bench));
+    assert_eq!(code(bench.restore_with("first", &NoImages).await), "image.gone");
+
+    let folder = bench.path("state").join("snapshots/demo/first");
+    let data = folder.join("worker-0.tar");
+    let content = std::fs::read(&data).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&data.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    for damage in [Some(&content[1..]), None] {
+        match damage {
+            Some(short) => std::fs::write(&data, short).unwrap(),
+            None => std::fs::remove_file(&data).unwrap(),
+        }
+        for refused in [
+            bench.restore("first").await.unwrap_err(),
+            bench.fork(Some("first"), &Reporter::silent()).await.unwrap_err(),
+        ] {
+            assert_damaged(&refused);
+        }
+    }
+    std::fs::write(&data, content).unwrap();
+    for file in ["keys.json", "snapshot.json"] {
+        std::fs::write(folder.join(file), "{").unwrap();
+        assert_damaged(&bench.restore("first").await.unwrap_err());
+    }
+    assert_eq!((bench.world(&name).await, record(&bench)), (before, recorded));
+    assert_eq!(bench.up().await.unwrap().actions, []);
+    let (state, names) = (bench.state(), [named("first")]);
+    delete_snapshots(&DeleteRequest { cluster: &name, names: &names, state: &state }).unwrap();
+    assert_eq!(bench.snapshots().clusters().unwrap(), []);
+}
+
+fn assert_damaged(problems: &Problems) {
+    let problem = &problems.as_slice()[0];
+    let help = problem.help.as_deref().unwrap_or_default();
+    assert_eq!(problem.code, "snapshot.damaged", "{problems}");
+    assert!(help.contains("`bivouac snapshot delete first -c demo`"), "{help}");
+}
+
 #[tokio::test]
 async fn what_cannot_be_forked_is_refused_before_anything_is_made() {
     let mut bench = Bench::small().await;
@@ -484,12 +560,20 @@ async fn what_cannot_be_forked_is_refused_before_anything_is_made() {
     bench.cluster.metadata.name = cluster_named("demo");
     let mut survey = bench.fake.survey().await.unwrap();
     let fit = survey.clone();
-    survey.facts.memory = Bytes(700 << 20);
+    survey.facts.memory = Bytes(1150 << 20);
     bench.cluster.spec.nodes[1].resources.memory = Some(Bytes(600 << 20));
     bench.up().await.unwrap();
-    bench.fake.set_survey(survey);
+    bench.fake.set_survey(survey.clone());
     assert_eq!(code(bench.fork(None, &none).await), "fork.no_memory");
+    // Who does not run needs none beside the fork.
+    bench.fake.set_survey(fit.clone());
+    bench.save("kept").await.unwrap();
+    bench.down().await.unwrap();
+    bench.fake.set_survey(survey);
+    bench.fork(Some("kept"), &none).await.unwrap();
     bench.fake.set_survey(fit);
+    bench.remove(&cluster_named("second"), &none).await;
+    bench.up().await.unwrap();
     bench.fake.kill(bench.cluster.name(), &"worker-0".parse().unwrap());
     assert_eq!(code(bench.fork(None, &none).await), "snapshot.not_running");
     assert_eq!(bench.state().clusters().unwrap().len(), 1);

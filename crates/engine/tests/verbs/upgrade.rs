@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use bivouac_engine::{Event, ImageChoice, Reporter};
+use bivouac_engine::{ClusterState, Event, ImageChoice, Reporter};
+use bivouac_provider::Provider as _;
 use bivouac_provider::fake::{Injection, When};
 use bivouac_spec::cluster::{Kubernetes, Stack};
+use bivouac_spec::facts::Applied;
 use bivouac_spec::{Cluster, Problems};
 use tokio_util::sync::CancellationToken;
 
@@ -277,6 +280,109 @@ async fn what_is_refused_takes_nothing_back() {
     let problems = upgrade(&bench).await.unwrap_err();
     assert_eq!(problems.as_slice()[0].code, "plan.skips_minor");
     assert_eq!(bench.state().read(bench.cluster.name()).unwrap(), begun);
+    // Taking it back would take the new worker away.
+    set_version(&mut bench, NEW);
+    let problems = upgrade(&bench).await.unwrap_err();
+    assert_eq!(problems.as_slice()[0].code, "engine.change_unfinished");
+    assert_eq!(bench.state().read(bench.cluster.name()).unwrap(), begun);
+    set_version(&mut bench, OLD);
+    bench.up().await.unwrap();
+    set_version(&mut bench, NEW);
+    upgrade(&bench).await.unwrap();
+    assert_settled(&bench, "finished, and then upgraded").await;
+}
+
+#[tokio::test]
+async fn a_cluster_with_nodes_that_are_stopped_is_not_upgraded() {
+    let mut bench = old().await;
+    let (name, worker) = (bench.cluster.name().clone(), "worker-1".parse().unwrap());
+    bench.fake.stop_node(&name, &worker, Duration::ZERO).await.unwrap();
+    set_version(&mut bench, NEW);
+    let calls = bench.fake.calls().len();
+    for outcome in [upgrade(&bench).await, bench.up().await.map(drop)] {
+        let problems = outcome.unwrap_err();
+        assert_eq!(problems.as_slice()[0].code, "engine.upgrade_of_stopped");
+        assert!(problems.as_slice()[0].message.ends_with("are stopped: worker-1"));
+    }
+    let asks = |call: &String| ["survey", "observe"].contains(&call.as_str());
+    assert!(bench.fake.calls()[calls..].iter().all(asks));
+    set_version(&mut bench, OLD);
+    bench.up().await.unwrap();
+    assert_settled(&bench, "started").await;
+}
+
+#[tokio::test]
+async fn a_control_plane_that_is_lost_is_there_again_before_another_stops() {
+    let mut bench = made(3).await;
+    let (name, lost) = (bench.cluster.name().clone(), "control-plane-1".parse().unwrap());
+    bench.fake.destroy_node(&name, &lost).await.unwrap();
+    set_version(&mut bench, NEW);
+    let (reporter, events) = keeping();
+    upgrade_telling(&bench, &reporter, &CancellationToken::new()).await.unwrap();
+    let events = std::mem::take(&mut *events.lock().unwrap());
+    let place = |of: &dyn Fn(&Event) -> bool| events.iter().position(of).unwrap();
+    let started = place(&|event| matches!(event, Event::NodeStarted { node } if *node == lost));
+    let drained =
+        place(&|event| matches!(event, Event::Working { what } if what.starts_with("drain")));
+    assert!(started < drained, "{events:?}");
+    assert_settled(&bench, "upgraded").await;
+}
+
+/// All nodes have the new image, and nothing says yet that it is usable.
+/// `first` is the first call to try to cut it short at, and becomes the one that did it.
+async fn made_and_not_recorded(first: &mut usize) -> Bench {
+    for call in *first.. {
+        *first = call;
+        let mut bench = small().await;
+        assert!(cut_short(&mut bench, Injection { call, when: When::After }).await);
+        let state = bench.state().read(bench.cluster.name()).unwrap().unwrap();
+        let is_new = images(&bench).await == BTreeSet::from([bench.image.clone()]);
+        if is_new && state.applied.completed.as_deref() != Some(&bench.cluster) {
+            // What the nodes were told last may be missing.
+            bench.up().await.unwrap();
+            let state = ClusterState {
+                completed_image: state.completed_image,
+                applied: Applied { completed: state.applied.completed, ..state.applied },
+                ..bench.state().read(bench.cluster.name()).unwrap().unwrap()
+            };
+            bench.state().write(&state).unwrap();
+            return bench;
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test]
+async fn what_this_run_did_not_begin_is_not_taken_back() {
+    let mut cut = 0;
+    for call in 0.. {
+        let bench = made_and_not_recorded(&mut cut).await;
+        bench.fake.inject(Some(Injection { call, when: When::Before }));
+        let failed = upgrade(&bench).await;
+        bench.fake.inject(None);
+        if failed.is_ok() {
+            assert!(call > 3, "{call} calls");
+            break;
+        }
+        let code = failed.unwrap_err().as_slice()[0].code.clone();
+        assert!(!code.starts_with("engine.upgrade"), "{code}");
+        assert_eq!(images(&bench).await, BTreeSet::from([bench.image.clone()]));
+        upgrade(&bench).await.unwrap();
+        assert_settled(&bench, "finished").await;
+    }
+}
+
+#[tokio::test]
+async fn what_this_bivouac_has_no_image_for_is_started_all_the_same() {
+    let mut bench = old().await;
+    let (name, worker) = (bench.cluster.name().clone(), "worker-1".parse().unwrap());
+    bench.fake.stop_node(&name, &worker, Duration::ZERO).await.unwrap();
+    let image = std::mem::take(&mut bench.image);
+    assert_eq!(bench.up().await.unwrap().actions.len(), 1);
+    let problems = upgrade(&bench).await.unwrap_err();
+    assert_eq!(problems.as_slice()[0].code, "test.no_image");
+    bench.image = image;
+    assert_settled(&bench, "started").await;
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ fn prune_keeps_what_kept_images_are_made_of() {
     let new = world.build();
     let store = world.store();
     assert_eq!(list(&store).unwrap().len(), 2);
-    let pruned = prune(&store, &[&new.key()]).unwrap();
+    let pruned = prune(&store, &[&new.key()], false).unwrap();
     assert!(pruned.bytes > 0 && !pruned.build_running, "{pruned:?}");
     let count = |kind: &str| pruned.removed.iter().filter(|name| name.starts_with(kind)).count();
     // The old image with its `beta`, its container images, its configuration and its manifest. The layer of programs
@@ -75,8 +75,8 @@ fn prune_keeps_what_kept_images_are_made_of() {
     assert!(!world.image(&old).exists());
     assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
     assert!(find(&store, &world.bundle(), Stack::Kubernetes).is_some());
-    assert_eq!(prune(&store, &[&new.key()]).unwrap().removed, Vec::<String>::new());
-    prune(&store, &[]).unwrap();
+    assert_eq!(prune(&store, &[&new.key()], false).unwrap().removed, Vec::<String>::new());
+    prune(&store, &[], false).unwrap();
     assert_eq!(list(&store).unwrap().len(), 0);
     assert_eq!(fs::read_dir(world.root.join("store/blobs/sha256")).unwrap().count(), 0);
 }
@@ -89,11 +89,11 @@ fn an_image_in_use_is_not_pruned() {
     let mut node = start_node(&rootfs, &rootfs);
     let store = world.store();
     assert!(list(&store).unwrap()[0].in_use);
-    let pruned = prune(&store, &[]).unwrap();
+    let pruned = prune(&store, &[], false).unwrap();
     drop(node.stdin.take());
     node.wait().unwrap();
     assert_eq!(pruned.removed, Vec::<String>::new());
-    assert_eq!(prune(&store, &[]).unwrap().removed.len(), 10);
+    assert_eq!(prune(&store, &[], false).unwrap().removed.len(), 10);
 }
 
 /// A mount namespace of its own, with the folder mounted in it; it ends with its stdin.
@@ -127,19 +127,21 @@ fn what_a_loaded_image_has_no_more_is_pruned_when_no_node_can_use_it() {
     let count = |name: &str| fs::read_dir(store.containers().join(name)).unwrap().count();
     let counts = || (count("layers"), count("blobs/sha256"));
     load(b"old");
-    assert_eq!(prune(&store, &[]).unwrap().removed, Vec::<String>::new());
+    assert_eq!(prune(&store, &[], false).unwrap().removed, Vec::<String>::new());
     load(b"new");
     assert_eq!(counts(), (3, 4));
 
     let at = root.join("at");
     fs::create_dir(&at).unwrap();
     let mut node = start_node(&store.containers(), &at);
-    let pruned = prune(&store, &[]).unwrap();
+    let pruned = prune(&store, &[], false).unwrap();
     drop(node.stdin.take());
     node.wait().unwrap();
     assert_eq!(pruned.removed, Vec::<String>::new());
 
-    let pruned = prune(&store, &[]).unwrap();
+    // A snapshot has links to them.
+    assert_eq!(prune(&store, &[], true).unwrap().removed, Vec::<String>::new());
+    let pruned = prune(&store, &[], false).unwrap();
     assert_eq!((pruned.removed.len(), counts()), (3, (2, 2)), "{pruned:?}");
     assert!(pruned.removed.iter().all(|name| name.starts_with("containers/")), "{pruned:?}");
     assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
@@ -160,7 +162,7 @@ fn a_damaged_loaded_image_is_told_and_loading_mends_it() {
     fs::write(&manifest, "").unwrap();
     let damages = verify(&store, &|_| (), &Cancel::new()).unwrap();
     assert_eq!((damages.len(), &damages[0].piece), (1, &manifest), "{damages:?}");
-    assert_eq!(prune(&store, &[]).unwrap().removed, Vec::<String>::new());
+    assert_eq!(prune(&store, &[], false).unwrap().removed, Vec::<String>::new());
     load();
     assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
 

@@ -75,7 +75,7 @@ fn prune_keeps_the_packages_of_an_image_that_stays() {
     let world = World::new();
     let (incus, kubernetes) = (world.build_incus(), world.build());
     let store = world.store();
-    prune(&store, &[&incus.key()]).unwrap();
+    prune(&store, &[&incus.key()], false).unwrap();
     assert!(!world.image(&kubernetes).exists());
     assert_eq!(verify(&store, &|_| (), &Cancel::new()).unwrap(), []);
     assert_eq!(world.build_incus().reused, ["base", "node", "packages"]);

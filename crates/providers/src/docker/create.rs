@@ -59,8 +59,11 @@ impl Making<'_> {
             match self.change(container).await? {
                 Change::None => return Ok(()),
                 Change::InPlace => {
-                    let machine_id = volume.map_or_else(furnish::new_machine_id, Ok)?;
-                    return self.update(container, self.deliver(machine_id).boxed()).await;
+                    let machine_id = volume.clone().map_or_else(furnish::new_machine_id, Ok)?;
+                    if self.update(container, self.deliver(machine_id).boxed()).await? {
+                        return Ok(());
+                    }
+                    self.halt(&wanted).await?;
                 }
                 Change::Remake => self.halt(&wanted).await?,
             }

@@ -23,7 +23,7 @@ use super::names;
 use super::node::ended;
 use super::problem::{OrProblem as _, failed};
 use super::record::{Records, unfinished};
-use crate::memory;
+use crate::{UNREADABLE, memory};
 
 /// What a container keeps for its whole life.
 pub(super) const REMAKES_FOR: [Aspect; 2] = [Aspect::Image, Aspect::Ports];
@@ -73,20 +73,23 @@ impl Making<'_> {
         self.records().clear().await
     }
 
-    /// Changes the node's container, which runs on. `deliver` brings the new config and ground to their places in it.
+    /// Changes the node's container, which runs on. `deliver` brings the new config and ground to their places in it. `false` if the
+    /// node's agent is too old for them: then another container must take its place.
     pub(super) async fn update(
         &self,
         container: &ContainerInspectResponse,
         deliver: BoxFuture<'_, Result<(), Problem>>,
-    ) -> Result<(), Problem> {
+    ) -> Result<bool, Problem> {
         let (records, wanted) = (self.records(), self.request.record());
         let id = container.id.as_deref().unwrap_or_default();
         self.check_memory(container).await?;
         records.write(id, &unfinished(&wanted)).await?;
         deliver.await?;
         self.limit(container).await?;
-        self.room().apply().await?;
-        records.write(id, &wanted).await
+        if !self.room().apply().await? {
+            return Ok(false);
+        }
+        records.write(id, &wanted).await.map(|()| true)
     }
 
     /// The node's container as a room.
@@ -143,10 +146,14 @@ fn limits(
 }
 
 impl Room {
-    /// Makes the agent take the config that was put in place.
-    async fn apply(&self) -> Result<(), Problem> {
+    /// Makes the agent take the config that was put in place. `false` if it is of a version that cannot read it.
+    async fn apply(&self) -> Result<bool, Problem> {
         let message = format!("node {} does not take its new config", self.node);
-        self.ask("apply", &message).await.map(drop)
+        match self.ask("apply", &message).await {
+            Ok(_) => Ok(true),
+            Err(problem) if problem.code == UNREADABLE => Ok(false),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Bytes of memory that the node uses and that cannot be taken from it. `None` where nobody counts, or its agent tells nothing of

@@ -1,7 +1,7 @@
 //! Where this provider keeps things on the host.
 //!
 //! ```text
-//! STATE/.lock .parameters.json .trash/     what clusters share
+//! STATE/.lock .trash/                      what clusters share
 //! STATE/CLUSTER/agent-VERSION              the agent, copied so that replacing the installed one harms no node
 //! STATE/CLUSTER/nodes/NODE.lock            held while the node is started or removed
 //! STATE/CLUSTER/nodes/NODE/node.json       what it was made from       process     its first process
@@ -40,11 +40,6 @@ impl StateFolder {
     /// Guards what clusters share.
     pub(super) fn lock(&self) -> Utf8PathBuf {
         self.0.join(".lock")
-    }
-
-    /// Which kernel parameters of the host are changed because of us.
-    pub(super) fn parameters(&self) -> Utf8PathBuf {
-        self.0.join(".parameters.json")
     }
 
     /// What is being deleted.

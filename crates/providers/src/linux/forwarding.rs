@@ -14,21 +14,17 @@ use bivouac_spec::{Addresses, Problem};
 use bivouac_sys::netlink::Route;
 use bivouac_sys::sysctl;
 
-use super::folder::StateFolder;
-use super::parameters::{Change, lock};
+use super::parameters::{Change, Notes};
 use super::problem::OrProblem as _;
 
 /// Whether the whole machine forwards IPv6.
 const EVERYWHERE: &str = "net/ipv6/conf/all/forwarding";
 
 /// Lets the bridge forward, and the interfaces that lead to the outside world, in the families of the cluster.
-pub(super) fn ensure(
-    state: &StateFolder,
-    route: &Route,
-    bridge: &str,
-    addresses: &Addresses,
-) -> Result<(), Problem> {
+pub(super) fn ensure(route: &Route, bridge: &str, addresses: &Addresses) -> Result<(), Problem> {
     let message = format!("forwarding for {bridge} cannot be switched on");
+    let notes = Notes::of_machine();
+    let lock = notes.lock("switch forwarding on")?;
     let mut own = Vec::new();
     let mut wanted = Vec::new();
     for network in addresses.node_networks.iter() {
@@ -45,10 +41,11 @@ pub(super) fn ensure(
     for parameter in own {
         sysctl::ensure(&parameter, "1").or_problem("forwarding", &message)?;
     }
-    let _lock = lock(state, "switch forwarding on")?;
     for change in &wanted {
-        change.make(state).map_err(|problem| Problem { message: message.clone(), ..problem })?;
+        change.make(&notes).map_err(|problem| Problem { message: message.clone(), ..problem })?;
     }
+    notes.tidy();
+    drop(lock);
     Ok(())
 }
 
@@ -117,7 +114,7 @@ mod tests {
     #[test]
     fn a_machine_that_forwards_listens_to_its_router_and_goes_back() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateFolder(dir.path().to_owned().try_into().unwrap());
+        let notes = Notes(dir.path().to_owned().try_into().unwrap());
         let own = std::thread::spawn(move || {
             // Its parameters are those of this thread's network namespace.
             unshare(&[Namespace::Network]).unwrap();
@@ -137,14 +134,14 @@ mod tests {
             };
             let before = look();
             for _ in 0..2 {
-                everywhere().iter().for_each(|change| change.make(&state).unwrap());
+                everywhere().iter().for_each(|change| change.make(&notes).unwrap());
                 let during = look();
                 assert!(during.iter().all(|(_, forwards, _)| forwards == "1"), "{during:?}");
                 assert_eq!((&*during[2].2, &*during[4].2), ("2", "0"), "{during:?}");
             }
-            crate::linux::parameters::restore(&state).unwrap();
+            crate::linux::parameters::restore(&notes).unwrap();
             assert_eq!(look(), before);
-            assert!(!state.parameters().exists());
+            assert!(!notes.file().unwrap().exists());
         });
         own.join().unwrap();
     }

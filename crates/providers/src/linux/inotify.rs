@@ -4,27 +4,28 @@
 use bivouac_spec::Problem;
 use bivouac_sys::sysctl;
 
-use super::folder::StateFolder;
-use super::parameters::{self, Change};
+use super::parameters::{Change, Notes};
 
 /// Parameters, and enough for a few hundred nodes.
 const ENOUGH: [(&str, &str); 2] =
     [("fs.inotify.max_user_instances", "8192"), ("fs.inotify.max_user_watches", "1048576")];
 
 /// Raises what is too low. A host where that is not permitted is left as it is: the survey has said so.
-pub(super) fn ensure(state: &StateFolder) -> Result<(), Problem> {
+pub(super) fn ensure() -> Result<(), Problem> {
     let low = ENOUGH.iter().filter(|(parameter, enough)| is_low(parameter, enough));
     let low: Vec<Change> =
         low.map(|(parameter, enough)| Change::new((*parameter).to_owned(), enough)).collect();
     if low.is_empty() {
         return Ok(());
     }
-    let _lock = parameters::lock(state, "raise limits of inotify")?;
+    let notes = Notes::of_machine();
+    let _lock = notes.lock("raise limits of inotify")?;
     for change in low {
         if can_be_set(&change.parameter) {
-            change.make(state)?;
+            change.make(&notes)?;
         }
     }
+    notes.tidy();
     Ok(())
 }
 

@@ -33,8 +33,8 @@ pub(super) fn ensure(state: &StateFolder, request: &NetworkRequest) -> Result<()
         "bridge",
         format_args!("the bridge {bridge} of cluster {cluster} cannot be made"),
     )?;
-    forwarding::ensure(state, &route, &bridge, addresses)?;
-    inotify::ensure(state)?;
+    forwarding::ensure(&route, &bridge, addresses)?;
+    inotify::ensure()?;
     ensure_rules(state, cluster, addresses, &forwards)?;
     passage::ensure(state, cluster)
 }

@@ -1,12 +1,14 @@
 //! Kernel parameters of the host that change while there are clusters: each change is written down first, and undone when the last cluster
-//! goes.
+//! goes. Clusters may be kept in several state folders, and the machine has its parameters once: so the note is the machine's.
 
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, Instant};
 
 use bivouac_spec::Problem;
 use bivouac_sys::filesystem::FileLock;
 use bivouac_sys::process::boot_id;
 use bivouac_sys::sysctl;
+use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::folder::{self, StateFolder};
@@ -23,11 +25,58 @@ pub(super) fn lock(state: &StateFolder, verb: &str) -> Result<FileLock, Problem>
     acquire(&state.lock(), verb, PATIENCE, "what clusters share")
 }
 
-/// Undoes what was changed. The lock is held, and no cluster is left.
-pub(super) fn restore(state: &StateFolder) -> Result<(), Problem> {
+/// The folder in which it is noted what was changed.
+#[derive(Debug)]
+pub(super) struct Notes(pub(super) Utf8PathBuf);
+
+impl Notes {
+    /// Those of this machine. A restart removes them, and undoes the changes as well.
+    pub(super) fn of_machine() -> Self {
+        Self("/run/bivouac".into())
+    }
+
+    /// Takes the lock on parameters, and so on notes of them.
+    pub(super) fn lock(&self, verb: &str) -> Result<FileLock, Problem> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            folder::ensure(&self.0)?;
+            let locked =
+                acquire(&self.lock_file(), verb, PATIENCE, "the note of kernel parameters");
+            // Its last holder may remove the folder at any moment, also while this waits.
+            if locked.is_ok() || self.0.exists() || Instant::now() > deadline {
+                return locked;
+            }
+        }
+    }
+
+    fn lock_file(&self) -> Utf8PathBuf {
+        self.0.join("parameters.lock")
+    }
+
+    /// The note. Most parameters are those of a network namespace, so each has its own.
+    pub(super) fn file(&self) -> Result<Utf8PathBuf, Problem> {
+        let own = std::fs::metadata("/proc/thread-self/ns/net");
+        let own = own.or_problem("parameter", "the own network namespace cannot be looked at")?;
+        Ok(self.0.join(format!("parameters-{}.json", own.ino())))
+    }
+
+    /// Removes the folder if nothing is noted in it. The lock is held, and let go of by the caller.
+    pub(super) fn tidy(&self) {
+        let is_note = |entry: std::io::Result<camino::Utf8DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name().ends_with(".json"))
+        };
+        if self.0.read_dir_utf8().is_ok_and(|mut entries| !entries.any(is_note)) {
+            let _ = std::fs::remove_file(self.lock_file());
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+}
+
+/// Undoes what was changed. The lock of the notes is held, and no cluster is left.
+pub(super) fn restore(notes: &Notes) -> Result<(), Problem> {
     let is_theirs =
         |parameter: &str| forwarding::is_theirs(parameter) || inotify::is_theirs(parameter);
-    for Changed { parameter, before } in read(state) {
+    for Changed { parameter, before } in read(notes) {
         if is_theirs(&parameter) {
             continue;
         }
@@ -39,7 +88,7 @@ pub(super) fn restore(state: &StateFolder) -> Result<(), Problem> {
             }
         }
     }
-    match fs_err::remove_file(state.parameters()) {
+    match fs_err::remove_file(notes.file()?) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
             .or_problem("parameter", "the note of changed kernel parameters cannot be removed"),
         _ => Ok(()),
@@ -60,14 +109,14 @@ impl Change {
         Self { parameter, value, also: Vec::new() }
     }
 
-    /// Sets it, and notes what it was. The lock is held.
-    pub(super) fn make(&self, state: &StateFolder) -> Result<(), Problem> {
+    /// Sets it, and notes what it was. The lock of the notes is held.
+    pub(super) fn make(&self, notes: &Notes) -> Result<(), Problem> {
         let parameter = &self.parameter;
         let before = sysctl::read(parameter).or_problem("parameter", parameter)?;
         if before == self.value {
             return Ok(());
         }
-        let mut changed = read(state);
+        let mut changed = read(notes);
         if !changed.iter().any(|one| one.parameter == *parameter) {
             // Written down first: a command that is killed in between leaves a note too many, which undoes nothing wrong. The one for
             // all interfaces goes before the others, so that it is undone before them.
@@ -76,7 +125,7 @@ impl Change {
             let own =
                 own.map(|(parameter, before)| Changed { parameter: parameter.clone(), before });
             changed.splice(0..0, own);
-            note(state, changed)?;
+            note(notes, changed)?;
         }
         sysctl::write(parameter, self.value).or_problem("parameter", parameter)
     }
@@ -98,35 +147,63 @@ struct Note {
     changed: Vec<Changed>,
 }
 
-fn read(state: &StateFolder) -> Vec<Changed> {
-    let text = std::fs::read(state.parameters()).unwrap_or_default();
+fn read(notes: &Notes) -> Vec<Changed> {
+    let Ok(file) = notes.file() else { return Vec::new() };
+    let text = std::fs::read(file).unwrap_or_default();
     let note = serde_json::from_slice::<Note>(&text).ok();
     let note = note.filter(|note| boot_id().is_ok_and(|own| own == note.boot_id));
     note.map(|note| note.changed).unwrap_or_default()
 }
 
-fn note(state: &StateFolder, changed: Vec<Changed>) -> Result<(), Problem> {
+fn note(notes: &Notes, changed: Vec<Changed>) -> Result<(), Problem> {
     let message = "the note of changed kernel parameters cannot be written";
     let boot_id = boot_id().or_problem("parameter", message)?;
     let text = serde_json::to_vec(&Note { boot_id, changed }).or_problem("parameter", message)?;
-    write_secret(&state.parameters(), &text)
+    write_secret(&notes.file()?, &text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bivouac_sys::namespace::{Namespace, unshare};
 
     #[test]
     fn a_note_of_another_boot_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
-        let state = StateFolder(dir.path().to_owned().try_into().unwrap());
-        assert_eq!(read(&state), []);
+        let notes = Notes(dir.path().to_owned().try_into().unwrap());
+        assert_eq!(read(&notes), []);
         let parameter = "net/ipv4/conf/eth0/forwarding".to_owned();
         let changed = vec![Changed { parameter, before: "0".into() }];
-        note(&state, changed.clone()).unwrap();
-        assert_eq!(read(&state), changed);
-        let text = std::fs::read_to_string(state.parameters()).unwrap();
-        std::fs::write(state.parameters(), text.replace(&boot_id().unwrap(), "other")).unwrap();
-        assert_eq!(read(&state), []);
+        note(&notes, changed.clone()).unwrap();
+        assert_eq!(read(&notes), changed);
+        let text = std::fs::read_to_string(notes.file().unwrap()).unwrap();
+        std::fs::write(notes.file().unwrap(), text.replace(&boot_id().unwrap(), "other")).unwrap();
+        assert_eq!(read(&notes), []);
+    }
+
+    #[test]
+    fn what_one_state_folder_changed_another_undoes_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = camino::Utf8Path::from_path(dir.path()).unwrap().join("notes");
+        let thread = std::thread::spawn(move || {
+            // Its parameters are those of this thread's network namespace.
+            unshare(&[Namespace::Network]).unwrap();
+            let parameter = "net/ipv6/conf/lo/hop_limit".to_owned();
+            let before = sysctl::read(&parameter).unwrap();
+            let notes = Notes(path.clone());
+            let lock = notes.lock("one").unwrap();
+            Change::new(parameter.clone(), "33").make(&notes).unwrap();
+            notes.tidy();
+            drop(lock);
+            assert!(notes.file().unwrap().exists() && sysctl::read(&parameter).unwrap() == "33");
+
+            let notes = Notes(path.clone());
+            let _lock = notes.lock("another").unwrap();
+            restore(&notes).unwrap();
+            assert_eq!(sysctl::read(&parameter).unwrap(), before);
+            notes.tidy();
+            assert!(!path.exists());
+        });
+        thread.join().unwrap();
     }
 }

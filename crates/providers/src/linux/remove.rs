@@ -17,9 +17,10 @@ use camino::Utf8Path;
 
 use super::folder::{self, NodeFolder, StateFolder};
 use super::names::{self, Owner};
+use super::parameters::Notes;
 use super::problem::{OrProblem as _, acquire, failed, join};
 use super::record::{NodeRecord, find_process};
-use super::tree::remove_tree;
+use super::tree::{remove_quiet_tree, remove_tree};
 use super::{group, observe, parameters, passage};
 
 /// How long the kernel may take to end processes that were killed.
@@ -81,7 +82,7 @@ pub(super) fn node(
             format_args!("the control group of node {node} of cluster {cluster} cannot be removed"),
         )
     });
-    let files = discard(state, &folder.0);
+    let files = discard(state, &folder.0, processes.is_ok() && cgroup.is_ok());
     let lock_file = lock.map_or(Ok(()), |_lock| remove_file(&folder.lock()));
     join(
         [processes, network, cgroup, files, lock_file]
@@ -153,7 +154,7 @@ pub(super) fn cluster_rest(state: &StateFolder, cluster: &ClusterName) -> Result
     note(remove_rules(cluster));
     note(remove_bridge(cluster));
     note(remove_cgroups(cluster));
-    note(discard(state, &folder.0));
+    note(discard(state, &folder.0, false));
     note(empty_trash(state));
     note(remove_shared(state));
     join(problems)
@@ -211,10 +212,7 @@ fn remove_shared(state: &StateFolder) -> Result<(), Problem> {
     if !state.clusters()?.is_empty() {
         return Ok(());
     }
-    // Clusters whose folder was deleted by hand, or that are kept in another one, still need it.
-    if !observe::has_bridges()? {
-        parameters::restore(state)?;
-    }
+    restore_parameters()?;
     let trash = state.trash();
     remove_tree(&trash).or_problem("trash", format_args!("{trash} cannot be removed"))?;
     let removed = remove_file(&state.lock());
@@ -222,6 +220,16 @@ fn remove_shared(state: &StateFolder) -> Result<(), Problem> {
     // The folder itself goes if nothing else is in it.
     let _ = std::fs::remove_dir(&state.0);
     removed
+}
+
+/// Under the lock, so that a cluster of another state folder, which makes its bridge first, is seen or sees what was undone.
+fn restore_parameters() -> Result<(), Problem> {
+    let notes = Notes::of_machine();
+    let _lock = notes.lock("undo changes of kernel parameters")?;
+    // Clusters whose folder was deleted by hand, or that are kept in another one, still need it.
+    let restored = if observe::has_bridges()? { Ok(()) } else { parameters::restore(&notes) };
+    notes.tidy();
+    restored
 }
 
 /// Deletes what commands left that were killed while they deleted it.
@@ -242,8 +250,8 @@ fn empty_trash(state: &StateFolder) -> Result<(), Problem> {
 }
 
 /// Moves a folder away at once and then deletes it, so that a command that is killed meanwhile leaves no half of it behind under
-/// its name.
-fn discard(state: &StateFolder, path: &Utf8Path) -> Result<(), Problem> {
+/// its name. `is_quiet` when no process is left that could put a link in the place of a folder meanwhile.
+fn discard(state: &StateFolder, path: &Utf8Path, is_quiet: bool) -> Result<(), Problem> {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     if path.symlink_metadata().is_err() {
         return Ok(());
@@ -271,7 +279,8 @@ fn discard(state: &StateFolder, path: &Utf8Path) -> Result<(), Problem> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other.or_problem("folder", &message)?,
     }
-    remove_tree(&target).or_problem("folder", &message)
+    let removed = if is_quiet { remove_quiet_tree(&target) } else { remove_tree(&target) };
+    removed.or_problem("folder", &message)
 }
 
 fn remove_file(path: &Utf8Path) -> Result<(), Problem> {

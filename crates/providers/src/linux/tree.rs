@@ -12,9 +12,23 @@ use camino::Utf8Path;
 /// How many are deleted at the same moment.
 const AT_ONCE: usize = 16;
 
-/// Deletes a folder, without following links. Absent is success.
+/// Deletes a folder in which no process is at work any more, quickly. Absent is success.
+pub(super) fn remove_quiet_tree(path: &Utf8Path) -> io::Result<()> {
+    remove_at_once(path);
+    // What could not be deleted is met again, and told.
+    remove_tree(path)
+}
+
+/// Deletes a folder, without following links, even ones that are put in the place of folders meanwhile. Absent is success.
 pub(super) fn remove_tree(path: &Utf8Path) -> io::Result<()> {
-    // What cannot be deleted here is met again below, where it is told.
+    match fs_err::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Goes by paths, so whoever could change what is in the folder could lead it elsewhere.
+fn remove_at_once(path: &Utf8Path) {
     let found = Tree::read(path.as_std_path());
     at_once(&found.files, |(folder, name)| {
         let _ = fs::remove_file(found.folders[*folder].join(name));
@@ -23,10 +37,6 @@ pub(super) fn remove_tree(path: &Utf8Path) -> io::Result<()> {
         at_once(&found.folders[level.clone()], |folder| {
             let _ = fs::remove_dir(folder);
         });
-    }
-    match fs_err::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
     }
 }
 
@@ -114,9 +124,9 @@ mod tests {
         let tree = Tree::read(root.as_std_path());
         assert_eq!((tree.folders.len(), tree.files.len()), (6, 153));
         assert_eq!(tree.levels, [0..1, 1..3, 3..5, 5..6]);
-        remove_tree(&root).unwrap();
+        remove_at_once(&root);
         assert!(!root.exists() && kept.exists());
-        remove_tree(&root).unwrap();
+        remove_quiet_tree(&root).unwrap();
     }
 
     #[test]
@@ -126,7 +136,7 @@ mod tests {
         fs::create_dir(root.join("kept")).unwrap();
         fs::write(root.join("kept/file"), "").unwrap();
         symlink(root.join("kept"), root.join("link")).unwrap();
-        remove_tree(&root.join("link")).unwrap();
+        remove_quiet_tree(&root.join("link")).unwrap();
         assert!(!root.join("link").is_symlink() && root.join("kept/file").exists());
     }
 }

@@ -24,6 +24,7 @@ use super::order::{Order, Target, Update};
 use super::problem::{OrProblem as _, failed, not_running};
 use super::record::{NodeRecord, find_process, write_secret};
 use super::{blocking, group, launch, limits, names, remove};
+use crate::UNREADABLE;
 
 /// How long a node that is made anew may take to stop.
 const GRACE: Duration = Duration::from_secs(20);
@@ -142,7 +143,8 @@ fn note(
     NodeRecord::sync(&folder)
 }
 
-/// Has the agent take the config that lies there. `false` if it is of a version that takes none while it runs.
+/// Has the agent take the config that lies there. `false` if it is of a version that takes none while it runs, or cannot
+/// read this one.
 async fn apply(node: &LinuxNode) -> Result<bool, Problem> {
     let command = ExecRequest::piped([paths::AGENT, "agent", "apply"]);
     let mut process = node.exec(&ExecRequest { stdio: Stdio::NoInput, ..command }).await?;
@@ -167,6 +169,7 @@ fn answer(node: &bivouac_spec::NodeName, code: i32, errors: &str) -> Result<bool
     });
     match (code, told) {
         (0, _) => Ok(true),
+        (_, Some(problem)) if problem.code == UNREADABLE => Ok(false),
         (_, Some(problem)) => Err(problem),
         // So say commands that were made before it.
         (2, None) if errors.contains("unrecognized subcommand") => Ok(false),
@@ -196,6 +199,8 @@ mod tests {
         let problem = Problem::usage("agent.config", "it makes no sense");
         let line = Answer::Problem(problem.clone()).line();
         assert_eq!(answer(&node, 2, &format!("note\n{line}")), Err(problem));
+        let newer = Answer::Problem(Problem::failed(UNREADABLE, "it is of a newer version")).line();
+        assert_eq!(answer(&node, 1, &newer), Ok(false));
         let problem = answer(&node, 1, "a\n\nerror: no\n").unwrap_err();
         assert_eq!(problem.code, "provider.linux.apply");
         assert_eq!(problem.causes, ["it ended with 1", "a", "error: no"]);

@@ -102,6 +102,9 @@ impl Registry {
     /// The registry that stands for all that are not named.
     pub const ALL: &str = "*";
 
+    /// The registry of names of images that name none. It is not where its name says.
+    pub const HUB: &str = "docker.io";
+
     /// Everything of it that is found elsewhere.
     fn sources(&self) -> impl Iterator<Item = Source> {
         let own = sources(self.credentials.as_ref(), self.ca_file.as_ref());

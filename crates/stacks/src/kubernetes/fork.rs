@@ -39,11 +39,12 @@ const FORGET: &str = r#"rm -rf "$2/member"
 "#;
 
 /// What is removed tells of nodes by their addresses, or of who leads, and is made anew by those whom it tells of. The loop is a probe: it
-/// ends when etcd does.
+/// ends when etcd does. Whoever else is in the list of members is not there.
 const FOUND: &str = r#"data=$2 programs=$3 name=$4 peer=$5
+shift 5
 socket=unix:///run/bivouac/fork.sock
 export ETCDCTL_ENDPOINTS=$socket
-"$programs/etcd" --force-new-cluster --name="$name" --data-dir="$data" --log-level=error \
+"$programs/etcd" "$@" --name="$name" --data-dir="$data" --log-level=error \
   --listen-client-urls="$socket" --advertise-client-urls=http://127.0.0.1:2379 --listen-peer-urls=http://127.0.0.1:2380 \
   --heartbeat-interval=10 --election-timeout=50 &
 etcd=$!
@@ -52,7 +53,15 @@ until members=$("$programs/etcdctl" --command-timeout=2s member list 2>/dev/null
   kill -0 $etcd
   sleep 0.02
 done
-"$programs/etcdctl" member update "${members%%,*}" --peer-urls="$peer"
+while IFS=', ' read -r id status who rest; do
+  if [ "$who" = "$name" ]; then
+    "$programs/etcdctl" member update "$id" --peer-urls="$peer"
+  else
+    "$programs/etcdctl" member remove "$id"
+  fi
+done <<END
+$members
+END
 "$programs/etcdctl" txn <<'END'
 
 del /registry/minions/ --prefix
@@ -68,6 +77,10 @@ END
 kill $etcd
 wait $etcd || :
 "#;
+
+/// One of several members has no majority alone. It forgets the others, and with them what it had not heard that they have: who was the only
+/// one needs none of that, and loses nothing that it has confirmed.
+const FORCE: &str = "--force-new-cluster";
 
 /// All control planes but the first: etcd's data is that of one member, and the others get it from there.
 pub(super) fn joins(
@@ -126,7 +139,10 @@ fn step(layout: &Layout<'_>, member: &Member, networks: &str) -> Step {
     let name = member.name();
     let (script, peer) = (script(layout, member), etcd::peer_url(member.address()));
     let command = ["/bin/sh", "-c", &script, "fork", networks, places::ETCD_DATA];
-    let founding = [versions::PROGRAMS, name.as_str(), &peer];
+    let mut founding = vec![versions::PROGRAMS, name.as_str(), &peer];
+    if layout.control_planes().count() > 1 {
+        founding.push(FORCE);
+    }
     let founding = founding.iter().filter(|_| layout.is_first(member));
     Step {
         name: format!("make the data of {name} that of another cluster"),

@@ -70,8 +70,9 @@ impl Hosts<'_> {
             let server = if *host == Registry::ALL { "https://registry.invalid" } else { host };
             self.line(&format!("server = {}", quoted(server)));
             self.line("capabilities = [\"push\"]");
-        } else if registry.insecure && *host != Registry::ALL {
-            // With HTTP and a setting for TLS, both are tried.
+        } else if registry.insecure && *host != Registry::ALL && *host != Registry::HUB {
+            // With HTTP and a setting for TLS, both are tried. The hub is at another name, which containerd knows as
+            // long as nothing is said.
             self.line(&format!("server = {}", quoted(&format!("http://{host}"))));
         }
         self.access(registry.ca_file.as_ref(), registry.insecure, "registry")

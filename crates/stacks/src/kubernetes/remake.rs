@@ -54,8 +54,8 @@ pub(super) fn before(layout: &Layout<'_>, node: &NodeName, drained: Drain) -> Ve
     let cordon = about_all(layout, format!("keep new pods off node {node}"), &script);
     let drain = Step {
         nodes: cordon.nodes.clone(),
-        help: "move or delete the pods that are named above, let their budgets allow it, or give them longer with \
-               `--drain-timeout`, and run the same command again; with `--no-drain` pods stop and start with their nodes"
+        help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again; \
+               `bivouac upgrade` gives them longer with `--drain-timeout`, and lets pods stop and start with their nodes with `--no-drain`"
             .to_owned(),
         ..drain(layout, node, patience)
     };

@@ -64,10 +64,10 @@ spec:
 /// The word in the volume: of the pod, so it runs.
 fn volume(cluster: &Cluster<'_>) -> String {
     let cat = ["exec", "deployment/web", "-c", "keeper", "--", "/bin/sh", "-c", "cat /data/word"];
-    wait_until("a pod says what is in its volume", SOON, || answer(cluster.kubectl(cat).outcome()))
+    wait_until("a pod says what is in its volume", SOON, || answer(&cluster.kubectl(cat).outcome()))
 }
 
-fn answer(outcome: Outcome) -> Result<String, String> {
+fn answer(outcome: &Outcome) -> Result<String, String> {
     if outcome.code == 0 { Ok(outcome.stdout()) } else { Err(outcome.to_string()) }
 }
 
@@ -204,7 +204,7 @@ fn control_planes(ground: &Ground) {
         // Any of them may be lost.
         cluster.stop_node("control-plane-0");
         wait_until("the others answer", SOON, || {
-            answer(cluster.kubectl(["create", "configmap", "later"]).outcome())
+            answer(&cluster.kubectl(["create", "configmap", "later"]).outcome())
         });
     }
     let _ = first.down().success();

@@ -27,20 +27,24 @@ fn options(verb: &'static str) -> Result<UpOptions, Problem> {
     })
 }
 
+/// The snapshot, and the fork.
+fn names() -> Result<(SnapshotName, ClusterName), Problem> {
+    let unfit = |error| Problem::from_error("cli.bench", &error);
+    Ok(("bench".parse().map_err(unfit)?, "bench-fork".parse().map_err(unfit)?))
+}
+
 impl Bench<'_> {
     /// Each as its command does it. The cluster is usable before and afterwards.
     pub(super) async fn copies(&self, life: &mut Life) -> Result<(), Problems> {
-        let word = |error| Problem::from_error("cli.bench", &error);
-        let name: SnapshotName = "bench".parse().map_err(word)?;
-        let second: ClusterName = "bench-fork".parse().map_err(word)?;
-        self.forget(&name, &second).await?;
+        let (name, second) = names()?;
+        self.forget().await?;
         self.save_and_restore(life, &name).await?;
         // Where there are no forks, there is nothing to measure.
         let stack = bivouac_stacks::open(&self.cluster.spec.stack);
         if stack.fork_joins(&self.cluster).is_ok() {
             life.fork = Some(self.fork(&second).await?);
         }
-        self.forget(&name, &second).await?;
+        self.forget().await?;
         self.stop_and_start(life).await
     }
 
@@ -106,7 +110,8 @@ impl Bench<'_> {
     }
 
     /// Removes what a run leaves, one that was cut short as well.
-    async fn forget(&self, name: &SnapshotName, second: &ClusterName) -> Result<(), Problems> {
+    pub(super) async fn forget(&self) -> Result<(), Problems> {
+        let (name, second) = &names()?;
         let (cluster, state) = (self.cluster.name(), open_state(self.global));
         let provider = Arc::clone(&self.ground.provider);
         let request = DownRequest { cluster: second, provider, state: &state, kubeconfig: None };

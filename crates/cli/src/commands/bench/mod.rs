@@ -169,6 +169,9 @@ impl Bench<'_> {
         };
         if run.is_err() {
             // The error of the run is the one to tell; what could not be removed is told by the next run.
+            if self.lives {
+                let _ = self.forget().await;
+            }
             let _ = self.down().await;
         }
         run

@@ -261,11 +261,16 @@ impl Provider for ComposeProvider {
     async fn ensure_network(&self, request: &NetworkRequest) -> Result<(), Problem> {
         let engine = self.docker.engine().await?;
         // Made together with the first node.
-        network::check(engine, self.name(), request).await?;
+        let found = network::check(engine, self.name(), request).await?;
         let folder = self.folder(&request.cluster);
         let turn = self.turn(&request.cluster);
         let _alone = turn.write().await;
-        let mut document = folder.read()?.unwrap_or_else(|| Document::new(self.name(), request));
+        let written = folder.read()?;
+        // One that is there stays as it was described: for any other words `docker compose` would make it anew, under its nodes.
+        if found.is_some() && written.is_some() {
+            return Ok(());
+        }
+        let mut document = written.unwrap_or_else(|| Document::new(self.name(), request));
         document.set_network(self.name(), request);
         folder.write(&document)
     }
@@ -285,9 +290,8 @@ impl Provider for ComposeProvider {
         };
         match (change, running) {
             (Change::None, _) => {}
-            (Change::InPlace, Some(container)) => {
-                making.update(container, self.deliver(request).boxed()).await?;
-            }
+            (Change::InPlace, Some(container))
+                if making.update(container, self.deliver(request).boxed()).await? => {}
             (_, running) => {
                 if running.is_some() {
                     making.halt(&image_of(request)).await?;

@@ -46,8 +46,11 @@ const EARLIER: &str =
 /// Phases for which there is nothing to do: the agent has looked and waits better, and nobody uses tokens.
 const NEVER: &str = "preflight,upload-certs,bootstrap-token,show-join-command";
 
-/// What was done stays done while the configuration is the same, so that a restart does not undo what a person changed since.
-const INIT_SCRIPT: &str = r#"cmp -s "$2" "$3" || exec "$1" init --config="$2" --skip-phases="$4""#;
+/// What was done stays done while the configuration is the same, so that a restart does not undo what a person changed since. What is begun
+/// is not done: whoever goes back before the end finds no mark of the configuration that was.
+const INIT_SCRIPT: &str = r#"cmp -s "$2" "$3" && exit
+rm -f "$3"
+exec "$1" init --config="$2" --skip-phases="$4""#;
 const INIT_FINISH_SCRIPT: &str = r#"set -eu
 if cmp -s "$2" "$3"; then exit; fi
 "$1" init --config="$2" --skip-phases="$4"

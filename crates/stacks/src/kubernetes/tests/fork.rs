@@ -36,9 +36,21 @@ fn each_node_of_a_fork_is_told_what_it_is() {
     insta::assert_yaml_snapshot!("fork", shown);
     // Whoever joins finds the others by what the first one says of itself.
     let members = &fork.configs()[&name("control-plane-1")];
-    let peer = steps[0].command.last().unwrap();
+    let peer = &steps[0].command[8];
     assert!(members.files.iter().any(|file| file.path == "/etc/bivouac/etcd-members.sh"));
     assert_eq!(peer, "https://10.90.0.2:2380");
+}
+
+#[test]
+fn only_one_of_several_members_forgets_the_others() {
+    let force = "--force-new-cluster".to_owned();
+    for (count, forced) in [(1, false), (3, true)] {
+        let original = Bench::new(vec![NodeGroup::new(Role::ControlPlane, count)]);
+        let fork = fork(&original);
+        let steps = fork.stack.fork(&applied(&original), &fork.request()).unwrap();
+        assert_eq!(steps[0].command.contains(&force), forced, "{count}");
+        assert!(steps[1..].iter().all(|step| !step.command.contains(&force)));
+    }
 }
 
 #[test]

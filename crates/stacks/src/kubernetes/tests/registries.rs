@@ -91,6 +91,14 @@ fn registries_are_rendered() {
 }
 
 #[test]
+fn docker_is_where_containerd_knows_it() {
+    let spec = "\n      registries:\n        - {host: docker.io, insecure: true}\n";
+    let configs = bench(spec, BTreeMap::new()).configs();
+    let files = registries(&configs[&name("control-plane-0")]);
+    assert_eq!(files.iter().map(|file| text(file)).collect::<Vec<_>>(), ["skip_verify = true\n"]);
+}
+
+#[test]
 fn passwords_are_shown_nowhere() {
     let bench = bench(SPEC, found("hunter2"));
     let keys = bench.keys(None, now());
