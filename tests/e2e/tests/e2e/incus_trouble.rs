@@ -8,7 +8,8 @@ use bivouac_e2e::{
 pub(crate) const CASES: [Case; 4] = [
     case("incus_trouble/refused_before_anything_is_made", About::Grounds, refused),
     case("incus_trouble/a_pool_in_a_file", About::One(Provider::Linux), a_pool_in_a_file),
-    case("incus_trouble/members_are_lost", About::Grounds, members_are_lost),
+    // In a container, a member that is killed while it joins may stay half of one: docs/stacks/incus.md says what to do then.
+    case("incus_trouble/members_are_lost", About::One(Provider::Linux), members_are_lost),
     case("incus_trouble/a_daemon_hangs", About::Grounds, a_daemon_hangs),
 ];
 
