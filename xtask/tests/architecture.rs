@@ -119,7 +119,7 @@ fn a_stack_never_knows_a_provider() {
 
 /// Probes: places that ask again after a short wait, because the kernel has no event for what they wait for. Each has a
 /// deadline, or goes on for as long as its process does.
-const PROBES: [(&str, &str); 8] = [
+const PROBES: [(&str, &str); 9] = [
     (
         "crates/agent/src/guard/health.rs",
         "a member that is asked at an interval for as long as it lives",
@@ -130,6 +130,7 @@ const PROBES: [(&str, &str); 8] = [
     ("crates/engine/src/kubeconfig.rs", "kubectl's lock of a kubeconfig file"),
     ("crates/agent/src/client.rs", "a socket that is not there yet"),
     ("crates/sys/src/filesystem/lock.rs", "a file lock with a deadline"),
+    ("crates/sys/src/mount/disk.rs", "the lock of a disk that the kernel still writes out"),
     ("crates/sys/src/cgroup/removal.rs", "a version 1 control group becoming empty"),
 ];
 

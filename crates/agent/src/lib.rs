@@ -26,6 +26,8 @@
 //!
 //! [`load_balance()`] gives Services of Kubernetes addresses that others on the nodes' network reach (`bivouac agent load-balance`).
 //!
+//! [`image_cache()`] keeps what containerd pulls, for all nodes of a host (`bivouac agent image-cache`).
+//!
 //! [`save()`] and [`restore()`] copy the data of a node, while the loop keeps everything else in the node from moving.
 //!
 //! Not here: what a node should be (a stack decides) and where it runs (a provider).
@@ -38,6 +40,7 @@ mod config;
 mod data;
 mod ground;
 mod guard;
+mod image_cache;
 pub mod images;
 mod load_balance;
 mod logs;
@@ -50,11 +53,14 @@ mod protocol;
 pub mod remote;
 mod supervise;
 mod task;
+#[cfg(test)]
+mod testing;
 
 pub use balance::{BalanceRequest, balance};
 pub use client::{apply, is_healthy, restart, status, stop};
 pub use data::{RestoreRequest, SaveRequest, restore, save};
 pub use guard::{GuardRequest, HealthWatch, MemoryWatch, guard};
+pub use image_cache::{CacheUsage, ImageCacheRequest, cache_usage, empty_cache, image_cache};
 pub use images::{Registered, register_images};
 pub use load_balance::{LoadBalanceRequest, load_balance};
 pub use options::{Places, RunOptions};

@@ -52,14 +52,19 @@ fn changed(node: &Node) {
         service[key] = value;
         service
     };
-    let script = |text: &str| json!(["/bin/sh", "-c", format!("{text}; exec sleep 1000")]);
+    // Ready when what it says is in its log.
+    let other = |word: &str| {
+        json!({"name": "other", "after": ["same"],
+            "command": ["/bin/sh", "-c", format!("echo {word}; exec sleep 1000")],
+            "ready": Node::once(&format!("grep -q {word} {}/log/other.log", node.root))})
+    };
     let mut agent = node.start(&json!({
         "files": [file("/etc/stays", "1"), file("/etc/changes", "1"), file("/etc/goes", "1"),
             {"path": "/etc/folder", "mode": 0o755, "kind": "directory"},
             {"path": "/etc/link", "mode": 0, "kind": {"link": "/nowhere"}}],
         "services": [
             node.service("same", &[]),
-            {"name": "other", "command": script("echo one"), "after": ["same"]},
+            other("one"),
             node.service("gone", &["same"]),
             {"name": "needs-other", "command": ["/bin/sleep", "1001"], "after": ["other"]}]}));
     let before = agent.usable();
@@ -71,7 +76,7 @@ fn changed(node: &Node) {
             node.service("new", &["other"]),
             with(node.service("same", &[]), "stop", json!({"signal": "terminate", "grace": "9s"})),
             {"name": "needs-other", "command": ["/bin/sleep", "1001"], "after": ["other"]},
-            {"name": "other", "command": script("echo two"), "after": ["same"]}],
+            other("two")],
         "conditions": [{"name": "holds", "probe": {"check": {"file": "/etc/new/er"}}}]}),
     );
     let names: Vec<_> = status.units.iter().map(|unit| unit.name.as_str()).collect();
@@ -266,27 +271,36 @@ fn replaced_while_off(node: &Node) {
 fn deaf(node: &Node) {
     let mut agent = node.start(&json!({"services": [{
         "name": "deaf", "command": ["/bin/sh", "-c", "trap '' TERM; echo x; while :; do sleep 1; done"],
-        "ready": {"check": {"exec": ["/usr/bin/test", "-s", node.root.join("log/deaf.log")]}},
+        "ready": Node::once(&format!("test -s {}/log/deaf.log", node.root)),
         "stop": {"signal": "terminate", "grace": "300ms"}}]}));
     let pid = unit(&agent.usable(), "deaf").pid.unwrap();
     let digest = node.write(&json!({}));
     apply(&agent).unwrap();
-    let seen = agent.follow_anew(|status| status.phase == NodePhase::Usable);
-    assert_eq!((&seen[0].config, seen[0].phase), (&digest, NodePhase::Starting));
-    assert_eq!(unit(&seen[0], "deaf").state, UnitState::Stopping);
-    assert_eq!(seen.last().unwrap().units, []);
+    // Seen by who has followed all the time: it is stopping for a moment only.
+    let status = agent.until("stopping", |status| {
+        let deaf = status.units.iter().find(|unit| unit.name == "deaf");
+        status.config == digest && deaf.is_some_and(|deaf| deaf.state == UnitState::Stopping)
+    });
+    assert_eq!(status.phase, NodePhase::Starting);
+    assert_eq!(agent.usable().units, []);
     assert!(!fs::exists(format!("/proc/{pid}")).unwrap());
     agent.stop();
 }
 
 fn stopping(node: &Node) {
-    let stop = json!({"signal": "terminate", "grace": "1s"});
+    let script = format!(
+        "trap '' TERM; touch {root}/ready; read _ < {gate}",
+        root = node.root,
+        gate = node.gate("gate")
+    );
     let mut agent = node.start(&json!({"services": [{
-        "name": "slow", "command": ["/bin/sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
-        "stop": stop}]}));
+        "name": "slow", "command": ["/bin/sh", "-c", script],
+        "ready": Node::once(&format!("test -e {}/ready", node.root)),
+        "stop": {"signal": "terminate", "grace": "1h"}}]}));
     agent.usable();
     agent.signal("TERM");
     agent.until("stopping", |status| status.phase == NodePhase::Stopping);
     assert_eq!(apply(&agent).unwrap_err().code, "agent.apply.stopping");
+    node.open_gate("gate");
     agent.stop();
 }

@@ -9,16 +9,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
-use std::time::Instant;
 
 use bivouac_spec::node::save::Said;
 use bivouac_spec::node::stream::Answer;
-use bivouac_sys::mount::{Attributes, Filesystem, Propagation, mount, set_propagation};
+use bivouac_sys::mount::{Attributes, Filesystem, Propagation, detach, mount, set_propagation};
 use bivouac_sys::namespace::{Namespace, unshare};
 use camino::Utf8Path;
 use serde_json::json;
 
-use node::{Agent, Node, PATIENCE, RESTORE, SAVE, options, unit};
+use node::{Agent, Node, PATIENCE, RESTORE, SAVE, options, state, unit, wait_until};
 
 fn main() -> ExitCode {
     node::run(&[
@@ -104,7 +103,8 @@ fn counting(node: &Node) -> Agent<'_> {
     );
     let mut agent = node.start(&json!({"services": [
         {"name": "counting", "command": ["/bin/sh", "-c", script],
-            "ready": {"check": {"exec": ["/usr/bin/test", "-s", node.root.join("data/deep/count")]}}}]}));
+            "ready": Node::once(&format!(
+                "cd {}; test -s data/deep/count && test -s counter && test -s other", node.root))}]}));
     agent.usable();
     agent
 }
@@ -120,22 +120,14 @@ fn pids(node: &Node, agent: &Agent<'_>) -> Vec<u32> {
     vec![service, read("counter"), read("other")]
 }
 
-fn state(pid: u32) -> char {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never {what}");
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
+/// A shell that waits for the child of a vfork to execute stops when that does: until then it stands still, too.
+fn stands_still(pid: u32) -> bool {
+    matches!(state(pid), Some('T' | 'D'))
 }
 
 fn goes_on(node: &Node, agent: &Agent<'_>) {
     for pid in pids(node, agent) {
-        wait_until("going on", || state(pid) != 'T');
+        wait_until("going on", || state(pid) != Some('T'));
     }
     let before = count(node);
     wait_until("counting", || count(node) > before);
@@ -155,8 +147,7 @@ fn one_moment(node: &Node) {
     let pids = pids(node, &agent);
     let (save, processes) = Save::paused(node);
     assert!(processes >= 3, "{processes}");
-    // A shell that waits for the child of a vfork to execute stops when that does: until then it stands still, too.
-    assert!(pids.iter().all(|pid| matches!(state(*pid), 'T' | 'D')), "{pids:?}");
+    assert!(pids.iter().all(|pid| stands_still(*pid)), "{pids:?}");
     let at = count(node);
     let tar = save.copy();
     goes_on(node, &agent);
@@ -208,7 +199,7 @@ fn told(node: &Node) {
     goes_on(node, &agent);
     save.say("pause");
     assert!(matches!(save.hear(), Said::Paused { .. }));
-    assert!(pids(node, &agent).iter().all(|pid| state(*pid) == 'T'));
+    assert!(pids(node, &agent).iter().all(|pid| stands_still(*pid)));
     save.copy();
     agent.stop();
 }
@@ -231,11 +222,11 @@ fn stopped_before(node: &Node) {
         );
     };
     kill("STOP");
-    wait_until("stopped", || state(other) == 'T');
+    wait_until("stopped", || state(other) == Some('T'));
     let (save, _) = Save::paused(node);
     save.copy();
-    wait_until("going on", || state(pids(node, &agent)[1]) != 'T');
-    assert_eq!(state(other), 'T');
+    wait_until("going on", || state(pids(node, &agent)[1]) != Some('T'));
+    assert_eq!(state(other), Some('T'));
     kill("CONT");
     goes_on(node, &agent);
     agent.stop();
@@ -252,11 +243,11 @@ fn nothing_else(node: &Node) {
     assert!(
         Command::new("kill").args(["-s", "KILL", &service.to_string()]).status().unwrap().success()
     );
-    wait_until("ended", || state(service) == 'Z');
+    wait_until("ended", || state(service) == Some('Z'));
     assert!(line(&mut ask(node, r#"{"status":{}}"#)).contains(&format!("\"pid\":{service}")));
-    assert_eq!(state(service), 'Z');
+    assert_eq!(state(service), Some('Z'));
     save.copy();
-    wait_until("reaped", || !fs::exists(format!("/proc/{service}")).unwrap());
+    wait_until("reaped", || state(service).is_none());
     agent.stop();
 }
 
@@ -343,6 +334,8 @@ fn comes_back(node: &Node) {
     // What is mounted is neither copied nor removed, and still mounted.
     assert_eq!(fs::read_to_string(data.join("mounted/volatile")).unwrap(), "x");
     agent.stop();
+    // Or the folder of the test stays.
+    detach(data.join("mounted")).unwrap();
 }
 
 fn cut_short(node: &Node) {

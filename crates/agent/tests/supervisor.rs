@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bivouac_spec::node::status::{NodePhase, NodeStatus, UnitState};
 use serde_json::json;
 
-use node::{Node, PATIENCE, ROOT, options, unit};
+use node::{Node, PATIENCE, ROOT, options, state, unit, wait_until};
 
 fn main() -> ExitCode {
     node::run(&[
@@ -33,6 +33,8 @@ fn main() -> ExitCode {
 }
 
 fn order(node: &Node) {
+    // The task waits until it was seen that others wait for it.
+    let script = format!("read _ < {}; echo =work >> {}/order", node.gate("gate"), node.root);
     let mut agent = node.start(&json!({
         "files": [{"path": "/etc/x", "mode": 0o600, "kind": {"regular": "y"}}],
         "services": [
@@ -40,35 +42,46 @@ fn order(node: &Node) {
             node.service("a", &[]),
             node.service("b", &["a"])],
         "tasks": [{"name": "work", "after": ["a"],
-            "run": {"command": ["/bin/sh", "-c", format!("echo =work >> {}/order", node.root)]}}],
+            "run": {"command": ["/bin/sh", "-c", script]}}],
         "conditions": [{"name": "c is there", "after": ["c"],
             "probe": {"check": {"file": "/etc/x"}}}]}));
+    let waiting = agent.until("waiting for the task alone", |status| {
+        unit(status, "c").detail.as_deref() == Some("waits for work")
+    });
+    assert_eq!(unit(&waiting, "c").state, UnitState::Waiting);
+    assert_eq!(unit(&waiting, "b").state, UnitState::Ready);
+    assert_eq!(waiting.phase, NodePhase::Starting);
+    node.open_gate("gate");
     let status = agent.usable();
     assert_eq!(status.warnings, Vec::<String>::new());
     assert!(status.units.iter().all(|unit| unit.ready_after.is_some()));
-    let first = &agent.seen[0];
-    assert_eq!(unit(first, "c").state, UnitState::Waiting);
-    assert!(unit(first, "c").detail.as_ref().unwrap().starts_with("waits for b, work"));
     agent.stop();
     let order = node.order();
-    assert_eq!(order[0], "+a");
-    assert_eq!(order[3..], ["+c", "-c", "-b", "-a"]);
+    assert_eq!(order, ["+a", "+b", "=work", "+c", "-c", "-b", "-a"]);
     let log = fs::read_to_string(node.root.join("log/agent.log")).unwrap();
     assert!(log.contains("everything is stopped"), "{log}");
 }
 
 fn comes_back(node: &Node) {
-    let script =
-        format!("echo once >> {root}/runs; echo about to fail >&2; exit 3", root = node.root);
-    let mut agent = node.start(&json!({"services": [{
-        "name": "frail", "command": ["/bin/sh", "-c", script],
-        "ready": {"check": {"file": "/never"}}}, {
-        "name": "absent", "command": ["/does/not/exist"]}]}));
-    let status = agent.until("restarted twice", |status| unit(status, "frail").restarts == 2);
-    let details: Vec<_> =
-        agent.seen.iter().filter_map(|status| unit(status, "frail").detail.clone()).collect();
-    let wanted = "exited with 3, again in 200 ms; last line: about to fail";
-    assert!(details.iter().any(|detail| detail == wanted), "{details:?}");
+    let fail = "echo about to fail >&2; exit 3";
+    let script = format!("read _ < {}; echo once >> {}/runs; {fail}", node.gate("gate"), node.root);
+    let mut agent = node.start(&json!({"services": [
+        {"name": "frail", "command": ["/bin/sh", "-c", script],
+            "ready": {"check": {"file": "/never"}}},
+        {"name": "late", "command": ["/bin/sh", "-c", fail],
+            "ready": {"check": {"file": "/never"}}, "restart": {"initial": "1h", "max": "1h"}},
+        {"name": "absent", "command": ["/does/not/exist"]}]}));
+    for restarts in 1..=2 {
+        node.open_gate("gate");
+        agent.until("restarted", |status| {
+            let frail = unit(status, "frail");
+            frail.restarts == restarts && frail.pid.is_some()
+        });
+    }
+    let wanted = "exited with 3, again in 3600 s; last line: about to fail";
+    let status =
+        agent.until("failed", |status| unit(status, "late").detail.as_deref() == Some(wanted));
+    assert_eq!(unit(&status, "late").state, UnitState::Restarting);
     let detail = unit(&status, "absent").detail.clone().unwrap();
     assert!(
         detail.starts_with("cannot run /does/not/exist: it does not exist, again in"),
@@ -77,7 +90,7 @@ fn comes_back(node: &Node) {
     agent.stop();
     let log = fs::read_to_string(node.root.join("log/frail.log")).unwrap();
     let runs = fs::read_to_string(node.root.join("runs")).unwrap().lines().count();
-    assert_eq!(log.lines().count(), runs, "every line of every run is in the log");
+    assert_eq!((runs, log.lines().count()), (2, 2), "every line of every run is in the log");
 }
 
 fn mute(node: &Node) {
@@ -107,7 +120,7 @@ fn half_closed(node: &Node) {
 fn degraded(node: &Node) {
     let mut agent = node.start(&json!({"services": [{
         "name": "a", "command": ["/bin/sleep", "1000"],
-        "restart": {"initial": "1s", "max": "1s"}}]}));
+        "restart": {"initial": "1h", "max": "1h"}}]}));
     let pid = unit(&agent.usable(), "a").pid.unwrap();
     assert!(
         Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap().success()
@@ -115,9 +128,10 @@ fn degraded(node: &Node) {
     let status = agent.until("degraded", |status| status.phase == NodePhase::Degraded);
     let a = unit(&status, "a");
     assert_eq!(a.state, UnitState::Restarting);
-    assert_eq!(a.detail.as_deref(), Some("was killed (SIGKILL), again in 1 s"));
+    assert_eq!(a.detail.as_deref(), Some("was killed (SIGKILL), again in 3600 s"));
+    bivouac_agent::restart(&options(&node.root).places.socket, "a").unwrap();
     let status = agent.usable();
-    assert_eq!(unit(&status, "a").restarts, 1);
+    assert_eq!(unit(&status, "a").restarts, 0, "somebody asked for it");
     assert_ne!(unit(&status, "a").pid, Some(pid));
     agent.stop();
 }
@@ -145,23 +159,28 @@ fn broken(node: &Node) {
 fn orphans(node: &Node) {
     // The service leaves a child in a session of its own, which a real shim is, and another that ends at once.
     let script = format!(
-        "setsid sh -c 'echo $$ > {root}/shim; exec sleep 1000' & (setsid true &) ; sleep 0.2; exec sleep 1000",
-        root = node.root
+        "cd {}; setsid sh -c 'echo $$ > shim; exec sleep 1000' & (setsid sh -c 'echo $$ > brief' &); \
+         exec sleep 1000",
+        node.root
     );
     let mut agent = node.start(&json!({"services": [
         {"name": "runtime", "command": ["/bin/sh", "-c", script],
-            "ready": {"check": {"exec": ["/usr/bin/test", "-s", node.root.join("shim")]}}}]}));
+            "ready": Node::once(&format!("cd {}; test -s shim && test -s brief", node.root))}]}));
     let status = agent.usable();
-    let shim = fs::read_to_string(node.root.join("shim")).unwrap().trim().to_owned();
+    let written = |name: &str| -> u32 {
+        fs::read_to_string(node.root.join(name)).unwrap().trim().parse().unwrap()
+    };
+    let (shim, brief) = (written("shim"), written("brief"));
+    wait_until("reaped", || state(brief).is_none());
     bivouac_agent::restart(&options(&node.root).places.socket, "runtime").unwrap();
     let first = unit(&status, "runtime").pid;
     agent.until("started anew", |status| {
         unit(status, "runtime").pid.is_some_and(|pid| Some(pid) != first)
     });
-    let alive = |pid: &str| fs::exists(format!("/proc/{pid}")).unwrap();
-    assert!(alive(&shim), "a restart leaves the service's children alone");
+    let alive = |pid| state(pid).is_some_and(|state| state != 'Z');
+    assert!(alive(shim), "a restart leaves the service's children alone");
     agent.stop();
-    assert!(!alive(&shim), "the end of the node does not");
+    wait_until("ended with the node", || !alive(shim));
 }
 
 fn restarted(node: &Node) {

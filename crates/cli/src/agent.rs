@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use bivouac_agent::remote::{self, ExecRequest, LogRequest};
 use bivouac_agent::{
-    BalanceRequest, GuardRequest, HealthWatch, LoadBalanceRequest, MemoryWatch, Places,
-    RestoreRequest, RunOptions, SaveRequest,
+    BalanceRequest, GuardRequest, HealthWatch, ImageCacheRequest, LoadBalanceRequest, MemoryWatch,
+    Places, RestoreRequest, RunOptions, SaveRequest,
 };
 use bivouac_image::{import_archive, import_stream};
 use bivouac_spec::node::probe::Identity;
@@ -149,6 +149,18 @@ enum Command {
     Guard(Guard),
     /// Have addresses of Kubernetes Services on this node, when it is its turn. Ends with a signal.
     LoadBalance(LoadBalance),
+    /// Keep what this node's containerd pulls, in a folder that nodes share. Ends with a signal.
+    ImageCache {
+        /// Where containerd asks.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The folder.
+        #[arg(long, default_value = paths::SHARED_CACHE, value_name = "FOLDER")]
+        folder: Utf8PathBuf,
+        /// Whom it asks for what it does not have, as a JSON file.
+        #[arg(long, value_name = "FILE")]
+        config: Utf8PathBuf,
+    },
     /// Connect clients to whichever of several servers is healthy. Ends with a signal.
     Balance {
         /// Where clients connect.
@@ -325,6 +337,14 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         })
         .map(|never| match never {}),
+        Command::ImageCache { listen, folder, config } => {
+            let request = ImageCacheRequest { listen, folder, config };
+            bivouac_agent::image_cache(&request, |line| {
+                // A log that cannot be written must not end what is being pulled.
+                let _ = writeln!(std::io::stdout().lock(), "{line}");
+            })
+            .map(|never| match never {})
+        }
         Command::LoadBalance(arguments) => {
             bivouac_agent::load_balance(&arguments.request(), |line| {
                 let _ = writeln!(std::io::stdout().lock(), "{line}");

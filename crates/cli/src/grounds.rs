@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bivouac_engine::{ClusterState, GROUND_PATIENCE, Ground, StateDirectory, other_ground};
+use bivouac_engine::{ClusterState, Ground, StateDirectory, other_ground};
 use bivouac_provider::Provider;
 use bivouac_providers::{OpenRequest, is_absent};
 use bivouac_spec::cluster::Provider as Settings;
@@ -134,7 +134,7 @@ fn tell_elsewhere(cluster: &mut Existing, grounds: &[(Settings, Facts)]) {
 }
 
 async fn observe(ground: &Ground, needed: bool) -> Result<Vec<ObservedCluster>, Problem> {
-    let patience = if needed { NEEDED_PATIENCE } else { GROUND_PATIENCE };
+    let patience = if needed { NEEDED_PATIENCE } else { ground.patience() };
     let answer = tokio::time::timeout(patience, ground.provider.observe()).await;
     answer.unwrap_or_else(|_| {
         let message =

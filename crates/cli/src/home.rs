@@ -24,8 +24,11 @@ pub fn global(options: &GlobalOptions) -> Result<Global, Problem> {
     let state_dir = options_or(options.state_dir.clone(), "BIVOUAC_STATE_DIR", folder)?;
     let state_dir = state_dir.unwrap_or_else(default);
     let store = options_or(options.store.clone(), "BIVOUAC_STORE", folder)?;
+    let store = store.unwrap_or_else(|| state_dir.join("store"));
+    let cache = options_or(options.image_cache.clone(), "BIVOUAC_IMAGE_CACHE", folder)?;
     Ok(Global {
-        store: store.unwrap_or_else(|| state_dir.join("store")),
+        image_cache: cache.unwrap_or_else(|| store.join("cache")),
+        store,
         state_dir,
         progress: options_or(options.progress, "BIVOUAC_PROGRESS", progress)?.unwrap_or_default(),
         color: color(),

@@ -9,8 +9,11 @@ use bivouac_spec::{Cluster, ClusterName, Facts, Problem};
 
 use crate::ClusterState;
 
-/// How long a ground may take to answer on which nothing is known to be.
+/// How long a ground elsewhere may take to answer on which nothing is known to be.
 pub const GROUND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for this machine, which may be busy, but answers.
+const OWN_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A ground.
 #[derive(Clone)]
@@ -22,6 +25,15 @@ pub struct Ground {
 }
 
 impl Ground {
+    /// How long it may take to answer when nothing is known to be on it.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        match self.settings {
+            Settings::Linux(_) => OWN_PATIENCE,
+            Settings::Docker(_) | Settings::Compose(_) => GROUND_PATIENCE,
+        }
+    }
+
     /// Its name, with what tells it from others of the kind: ``docker (context `office`)``.
     #[must_use]
     pub fn describe(&self) -> String {
@@ -106,7 +118,7 @@ async fn ask(
         refuse_other_ground(name, other.provider.as_ref(), recorded).await?;
         observed
     } else {
-        let answer = tokio::time::timeout(GROUND_PATIENCE, other.provider.observe()).await;
+        let answer = tokio::time::timeout(other.patience(), other.provider.observe()).await;
         answer.ok().and_then(Result::ok).unwrap_or_default()
     };
     if !observed.iter().any(|observed| observed.name == *name) {

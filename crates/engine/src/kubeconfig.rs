@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bivouac_spec::Problem;
 use camino::{Utf8Path, Utf8PathBuf};
+use tempfile::{NamedTempFile, PersistError};
 
 use crate::state::write_atomically;
 
@@ -32,27 +33,40 @@ struct EditLock(Utf8PathBuf);
 
 impl EditLock {
     /// How long another edit may take.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const PATIENCE: Duration = Duration::from_secs(20);
     /// How often it is asked whether it is over: the file's removal is the only sign, and its folder may be on any file system.
     const PROBE: Duration = Duration::from_millis(20);
 
     fn acquire(path: &Utf8Path) -> Result<Self, Problem> {
         let path = Utf8PathBuf::from(format!("{path}.lock"));
         let deadline = Instant::now() + Self::PATIENCE;
+        let mut own = Self::own(&path).map_err(|error| Self::refused(&path, &error))?;
         loop {
-            let made = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
-            match made.and_then(|mut file| write!(file, "{}", std::process::id())) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-                    return Err(Self::refused(&path, &error));
-                }
-                Err(_) if Self::holder_is_gone(&path) => drop(std::fs::remove_file(&path)),
-                Err(error) if Instant::now() >= deadline => {
-                    return Err(Self::refused(&path, &error));
-                }
-                Err(_) => std::thread::sleep(Self::PROBE),
+            let PersistError { error, file } = match own.persist_noclobber(&path) {
+                Ok(_) => return Ok(Self(path)),
+                Err(refused) => refused,
+            };
+            own = file;
+            if error.kind() != ErrorKind::AlreadyExists {
+                return Err(Self::refused(&path, &error));
+            }
+            if Self::holder_is_gone(&path) {
+                drop(std::fs::remove_file(&path));
+            } else if Instant::now() >= deadline {
+                return Err(Self::refused(&path, &error));
+            } else {
+                std::thread::sleep(Self::PROBE);
             }
         }
+    }
+
+    /// What becomes the lock. It has its holder in it before it is one: whoever is killed in between leaves none that looks like kubectl's.
+    fn own(lock: &Utf8Path) -> std::io::Result<NamedTempFile> {
+        let mut file = NamedTempFile::new_in(lock.parent().unwrap_or(Utf8Path::new(".")))?;
+        write!(file, "{}", std::process::id())?;
+        // Under sudo it lies in the folder of another user, who must be able to read it.
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        Ok(file)
     }
 
     /// Whether the lock is that of a bivouac that was killed. One of kubectl's is empty and never taken over.
@@ -177,6 +191,22 @@ mod tests {
         std::fs::write(format!("{path}.lock"), u32::MAX.to_string()).unwrap();
         UserFile { path: path.clone(), owner: None }.edit(|_| Ok("ours".to_owned())).unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "ours");
+    }
+
+    #[test]
+    fn a_lock_says_from_its_first_moment_who_holds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(folder.path()).unwrap().join("config");
+        let lock = Utf8PathBuf::from(format!("{path}.lock"));
+        let own = EditLock::own(&lock).unwrap();
+        assert!(!lock.exists());
+        let holder = std::fs::read_to_string(own.path()).unwrap();
+        assert_eq!(holder, std::process::id().to_string());
+        drop(own);
+        let held = EditLock::acquire(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&lock).unwrap(), holder);
+        drop(held);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -17,8 +17,8 @@ use tokio::io::AsyncReadExt;
 use crate::ClusterState;
 use crate::trouble::problems;
 
-/// How long a node may take to say how it is.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a node may take to say how it is: on a busy machine a command in it takes seconds to start.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster as it is now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

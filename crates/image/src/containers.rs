@@ -15,12 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageIndex, MediaType};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::digest::Sha256;
 use crate::error::{At, Error};
 use crate::files::{names, read_json, remove, write_atomic};
 use crate::oci;
+use crate::store::OwnLock;
 use crate::stream::HashingReader;
 use crate::unpack::{make_root, unpack};
 
@@ -33,7 +33,7 @@ const WRITING: &str = ".tmp/writing.lock";
 pub struct ContainerImages {
     folder: Utf8PathBuf,
     /// Shared among those who write; alone, one may sweep what others left behind.
-    _writing: fs::File,
+    _writing: OwnLock,
 }
 
 impl ContainerImages {
@@ -47,16 +47,15 @@ impl ContainerImages {
             fs::create_dir_all(&path).at("create", &path)?;
         }
         let path = folder.join(WRITING);
-        let lock = open_lock(&path)?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if let Some(_alone) = OwnLock::try_exclusive(open_lock(&path)?).at("lock", &path)? {
             for name in names(&folder.join(".tmp"))? {
                 if !name.ends_with(".lock") {
                     remove(&folder.join(".tmp").join(name))?;
                 }
             }
         }
-        flock(&lock, FlockOperation::LockShared).at("lock", &path)?;
-        let images = Self { folder: folder.to_owned(), _writing: lock };
+        let writing = OwnLock::share(open_lock(&path)?).at("lock", &path)?;
+        let images = Self { folder: folder.to_owned(), _writing: writing };
         if !folder.join("index.json").exists() {
             images.change_index(|_| ())?;
         }
@@ -145,8 +144,7 @@ impl ContainerImages {
 
     fn change_index(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<(), Error> {
         let path = self.folder.join(".tmp/index.lock");
-        let lock = open_lock(&path)?;
-        flock(&lock, FlockOperation::LockExclusive).at("lock", &path)?;
+        let _lock = OwnLock::exclusive(open_lock(&path)?).at("lock", &path)?;
         let path = self.folder.join("index.json");
         let mut index = if path.exists() { read_json(&path)? } else { empty_index() };
         let mut manifests = index.manifests().clone();
@@ -207,16 +205,11 @@ pub(crate) fn empty_index() -> ImageIndex {
 }
 
 /// Keeps all who write out of the directory; none while somebody does.
-pub(crate) fn lock_alone(folder: &Utf8Path) -> Result<Option<fs::File>, Error> {
+pub(crate) fn lock_alone(folder: &Utf8Path) -> Result<Option<OwnLock>, Error> {
     let path = folder.join(".tmp");
     fs::create_dir_all(&path).at("create", &path)?;
     let path = folder.join(WRITING);
-    let lock = open_lock(&path)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(lock)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error).at("lock", &path),
-    }
+    OwnLock::try_exclusive(open_lock(&path)?).at("lock", &path)
 }
 
 fn open_lock(path: &Utf8Path) -> Result<fs::File, Error> {

@@ -237,6 +237,9 @@ impl Error {
                 format!("install Go {needed} or newer from https://go.dev/dl")
             }
             Self::NotRoot => "run the same command with sudo".into(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "run the same command with sudo".into()
+            }
             Self::Cancelled => "run the same command again: it goes on where it was".into(),
             Self::Damaged { .. } => {
                 "run `bivouac image build`: what is damaged is made again".into()
@@ -286,6 +289,18 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_not_use_the_store_is_told_what_to_do() {
+        let denied = |kind: io::ErrorKind| Error::Io {
+            action: "list",
+            path: "/store/images".into(),
+            source: io::Error::from(kind),
+        };
+        let help = denied(io::ErrorKind::PermissionDenied).help().unwrap();
+        assert!(help.contains("sudo"), "{help}");
+        assert_eq!(denied(io::ErrorKind::NotFound).help(), None);
+    }
 
     #[test]
     fn a_full_disk_is_told_apart_wherever_it_shows() {

@@ -12,6 +12,7 @@ use crate::digest::Sha256;
 use crate::error::Error;
 use crate::files::{names, read_json};
 use crate::oci::{self, ConfigSummary};
+use crate::store::OwnLock;
 use crate::usage;
 use crate::verify::check_file;
 
@@ -22,7 +23,7 @@ type Parts = BTreeSet<String>;
 #[derive(Debug)]
 pub(crate) struct Unreached {
     pub(crate) names: Vec<String>,
-    _alone: std::fs::File,
+    _alone: OwnLock,
 }
 
 /// Finds the layers and blobs that no image of the index is made of. None while a node has the directory mounted, for its

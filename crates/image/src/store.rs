@@ -192,19 +192,46 @@ impl Store {
     }
 
     /// The lock of that name, unless somebody holds it.
-    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<StoreLock>, Error> {
+    pub(crate) fn try_lock(&self, name: &str) -> Result<Option<OwnLock>, Error> {
         let path = self.root.join("locks").join(format!("{name}.lock"));
-        let file = open_lock(&path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(StoreLock(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error).at("lock", &path),
-        }
+        OwnLock::try_exclusive(open_lock(&path)?).at("lock", &path)
     }
 
     fn sync(&self) -> Result<(), Error> {
         let root = fs::File::open(&self.root).at("open", &self.root)?;
         rustix::fs::syncfs(&root).at("sync", &self.root)
+    }
+}
+
+/// A lock that no child is to hold, and that ends with this value.
+#[derive(Debug)]
+pub(crate) struct OwnLock(fs::File);
+
+impl OwnLock {
+    /// The lock on this file alone, unless somebody holds it.
+    pub(crate) fn try_exclusive(file: fs::File) -> rustix::io::Result<Option<Self>> {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Shares the lock from now on with others who do.
+    pub(crate) fn share(file: fs::File) -> rustix::io::Result<Self> {
+        flock(&file, FlockOperation::LockShared).map(|()| Self(file))
+    }
+
+    /// Waits until nobody else has the lock.
+    pub(crate) fn exclusive(file: fs::File) -> rustix::io::Result<Self> {
+        flock(&file, FlockOperation::LockExclusive).map(|()| Self(file))
+    }
+}
+
+impl Drop for OwnLock {
+    fn drop(&mut self) {
+        // Explicitly: a child that another thread starts just now has the file open, too, until it executes.
+        let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
 

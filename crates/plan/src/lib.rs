@@ -11,6 +11,7 @@
 mod action;
 mod addresses;
 mod changes;
+mod disks;
 mod down;
 mod ground;
 mod up;
@@ -19,5 +20,6 @@ mod versions;
 pub use action::{Action, Plan};
 pub use addresses::assign_addresses;
 pub use changes::{Change, changes};
+pub use disks::check as check_disks;
 pub use down::plan_down;
 pub use up::{UpRequest, joined, lives_on, plan_up};

@@ -9,15 +9,16 @@ use bivouac_spec::{
 };
 use ipnet::IpNet;
 
-use crate::{Action, Change, Plan, changes, ground, versions};
+use crate::{Action, Change, Plan, changes, disks, ground, versions};
 
 /// Parts of a cluster that it keeps for its whole life.
 const FIXED: [&str; 3] = ["spec.provider", "spec.stack", "spec.network"];
 /// Of these, what can change: what is only a service of each node, add-ons, how images are had, and the version (see [`versions`]).
-const CHANGEABLE: [&str; 6] = [
+const CHANGEABLE: [&str; 7] = [
     "spec.network.loadBalancer",
     "spec.stack.kubernetes.addons",
     "spec.stack.kubernetes.drainTimeout",
+    "spec.stack.kubernetes.imageCache",
     "spec.stack.kubernetes.proxy",
     "spec.stack.kubernetes.registries",
     "spec.stack.kubernetes.version",
@@ -57,7 +58,10 @@ pub fn plan_up(request: &UpRequest<'_>) -> Plan {
         let is_new = |action: &&Action| matches!(action, Action::CreateNode { .. });
         let created = plan.actions.iter().filter(is_new).count() as u64;
         plan.refusals = ground::check(request.cluster, created, request.facts);
+        plan.refusals.extend(disks::check(request.cluster, request.facts));
+        plan.refusals.extend(disks::refused_changes(request));
         plan.refusals.extend(without_quorum(request));
+        plan.notes.extend(disks::larger_than_the_ground(request, &plan.actions));
     }
     if !plan.refusals.is_empty() {
         plan.actions.clear();
@@ -320,6 +324,7 @@ fn difference(aspect: Aspect, record: &NodeRecord, wanted: &NodeRecord) -> Strin
         Aspect::Resources => {
             format!("its limits are {}, not {}", record.resources, wanted.resources)
         }
+        Aspect::Disk => disks::difference(record, wanted),
         Aspect::Ports => "its published ports differ".to_owned(),
         Aspect::Neighbours => "it must know other nodes".to_owned(),
     }

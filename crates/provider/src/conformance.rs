@@ -19,7 +19,7 @@ use crate::{NetworkRequest, NodeRequest, Provider};
 pub use cases::ALL;
 
 /// How long a case may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What a cluster on the ground under test is made from. Nothing else may touch the cluster meanwhile.
 #[derive(Debug, Clone)]

@@ -330,8 +330,9 @@ fn fit() -> Survey {
         file_systems: ["ext4".to_owned()].into(),
         identity: String::new(),
         place: "memory".to_owned(),
-        remakes_for: vec![Aspect::Image],
+        remakes_for: vec![Aspect::Image, Aspect::Disk],
         remote: false,
+        no_disks: None,
     };
     let outcome = Outcome::Met("it is in memory".to_owned());
     Survey { facts, needs: vec![Need { name: "exist".to_owned(), outcome }] }

@@ -164,6 +164,8 @@ pub struct ImagePaths {
     pub rootfs: Utf8PathBuf,
     /// The container image directory that nodes of this host share.
     pub shared_images: Utf8PathBuf,
+    /// The folder of this host that all its nodes can write to, and that is nothing to anybody else.
+    pub shared_cache: Utf8PathBuf,
 }
 
 /// A layer of a node image in the store.

@@ -58,6 +58,9 @@ pub struct Facts {
     /// Whether it is another machine: a port on its loopback addresses is not reached from here.
     #[serde(default)]
     pub remote: bool,
+    /// Why nodes have no disks of a size of their own here, and what would change that. Absent where they have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_disks: Option<Problem>,
 }
 
 /// Control groups version.
@@ -166,8 +169,10 @@ pub enum Aspect {
     Config,
     /// The node image.
     Image,
-    /// Its limits.
+    /// Its limits of CPUs and memory.
     Resources,
+    /// The size of its disk.
+    Disk,
     /// Its published ports.
     Ports,
     /// What it knows of the other nodes.
@@ -176,8 +181,8 @@ pub enum Aspect {
 
 impl Aspect {
     /// All there are.
-    pub const ALL: [Self; 5] =
-        [Self::Config, Self::Image, Self::Resources, Self::Ports, Self::Neighbours];
+    pub const ALL: [Self; 6] =
+        [Self::Config, Self::Image, Self::Resources, Self::Disk, Self::Ports, Self::Neighbours];
 }
 
 impl NodeRecord {
@@ -205,7 +210,8 @@ impl NodeRecord {
         let aspects = [
             (self.config != wanted.config, Aspect::Config),
             (self.image != wanted.image, Aspect::Image),
-            (self.resources != wanted.resources, Aspect::Resources),
+            (!self.resources.is_same_machine(&wanted.resources), Aspect::Resources),
+            (self.resources.disk != wanted.resources.disk, Aspect::Disk),
             (self.ports != wanted.ports, Aspect::Ports),
             (self.neighbours != wanted.neighbours, Aspect::Neighbours),
         ];

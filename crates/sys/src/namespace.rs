@@ -116,6 +116,18 @@ pub fn enter_fd(namespace: BorrowedFd<'_>, kind: Namespace) -> Result<()> {
     move_into_link_name_space(namespace, Some(kind.link_type())).at("setns", kind.name())
 }
 
+/// Whether the caller is in the first user namespace of the machine. Root of another one has all capabilities and yet no power over what
+/// belongs to the machine as a whole, such as higher limits and lower OOM scores.
+pub fn is_first_user() -> Result<bool> {
+    let path = "/proc/thread-self/uid_map";
+    std::fs::read_to_string(path).at("read", path).map(|map| is_whole(&map))
+}
+
+/// Whether every user is who they are (user_namespaces(7)).
+fn is_whole(map: &str) -> bool {
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Sets the host name of the caller's UTS namespace.
 pub fn set_hostname(name: &str) -> Result<()> {
     rustix::system::sethostname(name.as_bytes()).at("sethostname", name)
@@ -152,6 +164,15 @@ mod tests {
         });
         assert_eq!(name.trim(), "inside");
         assert_ne!(std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap().trim(), "inside");
+    }
+
+    #[test]
+    fn the_first_user_namespace_has_everybody_as_they_are() {
+        let own = std::fs::read_to_string("/proc/self/uid_map").unwrap();
+        assert_eq!(is_first_user().unwrap(), is_whole(&own));
+        assert!(is_whole("         0          0 4294967295\n"));
+        assert!(!is_whole("         0       1000          1\n         1     100000      65536\n"));
+        assert!(!is_whole(""));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use bivouac_sys::process::{
     self, PidFd, Signal, SignalFd, detach, fork_child, reap, set_child_subreaper, wait_readable,
 };
 
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(120));
 
 fn main() {
     exit_codes_and_panics();
@@ -75,8 +75,9 @@ fn process_one_of_a_new_root() {
         let init = fork_child(|| {
             enter_root(&outside);
             theirs.write_all(b"x").expect("tell");
-            std::thread::park();
-            0
+            loop {
+                std::thread::park();
+            }
         });
         init.map_or(1, |pid| u8::from(PidFd::open(pid).and_then(|init| init.wait(None)).is_err()))
     });

@@ -23,6 +23,11 @@ pub enum About {
     Everything,
     /// Something that each ground does in its own way: runs over every provider but `compose`, with the default bootstrap.
     Grounds,
+    /// Something that both grounds and bootstraps have a part in: runs over `linux` with the default bootstrap and over `docker` with
+    /// kubeadm, so that each of them is met once.
+    Pairs,
+    /// What runs in nodes, whatever they are: runs over `linux`, with the default bootstrap.
+    Nodes,
     /// A provider: runs over that one, with the default bootstrap.
     One(Provider),
     /// An engine that is stopped and started: runs over `docker` where the engine is the tests' own.
@@ -40,6 +45,8 @@ pub enum Skip {
     AnyBootstrap,
     /// No ground makes a difference to it.
     AnyGround,
+    /// Its ground and its bootstrap are met by it, each with another one.
+    MetInPairs,
     /// The nodes of `compose` are the containers of `docker`, whoever makes them.
     AsOnDocker,
     /// The engine is not the tests' to stop.
@@ -58,7 +65,10 @@ impl Case {
     pub fn skip(&self, setting: Setting) -> Option<Skip> {
         let needed = match self.about {
             About::Everything => return None,
-            About::Bivouac => {
+            About::Pairs => {
+                return (!Setting::PAIRS.contains(&setting)).then_some(Skip::MetInPairs);
+            }
+            About::Bivouac | About::Nodes => {
                 return (setting != Setting::of(Provider::Linux)).then_some(Skip::AnyGround);
             }
             About::Grounds if setting.provider == Provider::Compose => {
@@ -85,6 +95,7 @@ impl fmt::Display for Skip {
             Self::About(provider) => write!(f, "it is about {provider}"),
             Self::AnyBootstrap => f.write_str("it is the same with every bootstrap"),
             Self::AnyGround => f.write_str("it is the same on every ground"),
+            Self::MetInPairs => f.write_str("its ground and its bootstrap are met in other pairs"),
             Self::AsOnDocker => f.write_str("docker makes the same containers"),
             Self::ForeignEngine => f.write_str("the engine is not the tests' to stop"),
         }
@@ -97,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_a_case_is_about_says_where_it_runs() {
-        let [linux, _, docker, docker_kubeadm, compose] = Setting::ALL;
+        let [linux, linux_kubeadm, docker, docker_kubeadm, compose] = Setting::ALL;
         let skip = |about, setting| Case { name: "case", about, run: |_| () }.skip(setting);
         assert_eq!(skip(About::Everything, docker_kubeadm), None);
         assert_eq!(skip(About::Grounds, docker), None);
@@ -106,6 +117,13 @@ mod tests {
         assert_eq!(skip(About::Grounds, compose), Some(Skip::AsOnDocker));
         assert_eq!(skip(About::One(Provider::Linux), docker), Some(Skip::About(Provider::Linux)));
         assert_eq!(skip(About::OwnEngine, linux), Some(Skip::About(Provider::Docker)));
+        assert_eq!(skip(About::Pairs, linux), None);
+        assert_eq!(skip(About::Pairs, docker_kubeadm), None);
+        for other in [linux_kubeadm, docker, compose] {
+            assert_eq!(skip(About::Pairs, other), Some(Skip::MetInPairs));
+        }
+        assert_eq!(skip(About::Nodes, linux), None);
+        assert_eq!(skip(About::Nodes, docker), Some(Skip::AnyGround));
         assert_eq!(skip(About::Bivouac, linux), None);
         assert_eq!(skip(About::Bivouac, docker), Some(Skip::AnyGround));
     }

@@ -19,6 +19,8 @@ use crate::{Cluster, Engine, Provider, Run, Setting, say};
 /// Where nodes can be kept: on a disk, since an overlay cannot lie on an overlay, and tests must not fill memory.
 const DISK: &str = "/var/tmp";
 const STORE: &str = "/var/lib/bivouac/store";
+/// The folder for temporary files in that of a test: nobody else puts any there.
+const TEMPORARY: &str = "tmp";
 /// What nodes carry, each with a node image of its own.
 const STACKS: [&str; 2] = ["kubernetes", "incus"];
 /// Magic numbers of statfs(2).
@@ -51,6 +53,9 @@ impl Ground {
             .unwrap_or_else(|error| panic!("cannot make a folder in {}: {error}", disk.display()));
         let settings =
             (setting.provider == Provider::Compose).then(|| compose::settings(folder.path()));
+        let temporary = folder.path().join(TEMPORARY);
+        std::fs::create_dir(&temporary)
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", temporary.display()));
         Self { setting, folder: Some(folder), settings, clusters: RefCell::new(Vec::new()) }
     }
 
@@ -97,6 +102,12 @@ impl Ground {
         self.path("state")
     }
 
+    /// Where its commands put temporary files.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.path(TEMPORARY)
+    }
+
     /// The kubeconfig file. Not there at first.
     #[must_use]
     pub fn kubeconfig(&self) -> PathBuf {
@@ -131,8 +142,10 @@ impl Ground {
             .args(arguments)
             .env("BIVOUAC_STATE_DIR", self.state())
             .env("BIVOUAC_STORE", store)
+            .env("BIVOUAC_IMAGE_CACHE", self.path("image-cache"))
             .env("KUBECONFIG", self.kubeconfig())
             .env("HOME", self.folder())
+            .env("TMPDIR", self.temporary())
             .without_env("BIVOUAC_PROGRESS")
             .without_env("SUDO_UID")
             .without_env("SUDO_GID")
@@ -140,8 +153,17 @@ impl Ground {
 
     /// `bivouac up` with these arguments.
     pub fn up<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
-        let timeout = (300 * patience()).to_string();
-        self.bivouac(["up", "--timeout", &timeout]).args(arguments)
+        self.usable_by("up", arguments)
+    }
+
+    /// A verb that ends when nodes are usable, such as `bivouac start`, with these arguments.
+    pub fn usable_by<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        verb: &str,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Run {
+        let timeout = (600 * patience()).to_string();
+        self.bivouac([verb, "--timeout", &timeout]).args(arguments)
     }
 
     /// Builds the node images where they are not there yet, so that no test waits for one in the middle of something.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::{Ground, Provider, Run};
+use crate::{Ground, Provider, Run, SOON, wait_until};
 
 /// Parameters that Kubernetes, or routing for it, would change.
 const PARAMETERS: [&str; 14] = [
@@ -40,7 +40,7 @@ impl HostSnapshot {
     pub fn take(ground: &Ground) -> Self {
         let mut kinds = BTreeMap::from([
             (FILES, files(ground)),
-            ("temporary files", temporary_files()),
+            ("temporary files", temporary_files(ground)),
             ("links", ip(&["-oneline", "link", "show"])),
             ("addresses", addresses()),
             ("IPv4 routes", ip(&["-4", "route", "show", "table", "all"])),
@@ -61,14 +61,16 @@ impl HostSnapshot {
         Self(kinds)
     }
 
-    /// Looks again, and compares.
+    /// Looks again, and compares. The kernel takes namespaces and links away some time after their last process has ended.
     ///
     /// # Panics
-    /// When anything differs, with all that does.
+    /// When anything differs and goes on to, with all that does.
     #[track_caller]
     pub fn expect_nothing_left(&self, ground: &Ground) {
-        let left = Self::take(ground).differences(self);
-        assert!(left.is_empty(), "the host is not as it was:\n{}", left.join("\n"));
+        wait_until("the host is as it was", SOON, || {
+            let left = Self::take(ground).differences(self);
+            if left.is_empty() { Ok(()) } else { Err(format!("\n{}", left.join("\n"))) }
+        });
     }
 
     /// What differs from `before`, a line each.
@@ -201,9 +203,10 @@ fn files(ground: &Ground) -> Vec<String> {
     found
 }
 
-fn temporary_files() -> Vec<String> {
-    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.path().to_string_lossy().into_owned());
+fn temporary_files(ground: &Ground) -> Vec<String> {
+    let entries = fs::read_dir(ground.temporary()).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    // Other programs that it calls put theirs there, too.
     let mut found: Vec<String> = names.filter(|name| name.contains("bivouac")).collect();
     found.sort();
     found

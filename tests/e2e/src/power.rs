@@ -58,7 +58,7 @@ impl Cluster<'_> {
     /// Waits until `status` finds the cluster usable.
     ///
     /// # Panics
-    /// When it is not within a minute, with its status.
+    /// When that does not come, with its status.
     #[track_caller]
     pub fn wait_until_usable(&self) {
         wait_until("the cluster is usable", SOON, || {

@@ -32,7 +32,7 @@ impl Run {
         let mut command = Command::new(program);
         // Ctrl-C reaches a group; so does the end of a test that failed.
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
-        Self { command, input: Vec::new(), within: 6 * SOON }
+        Self { command, input: Vec::new(), within: 5 * SOON }
     }
 
     /// With these arguments too.
@@ -205,7 +205,7 @@ impl Running {
     /// Waits for a whole line of standard error of which `wanted` is true.
     ///
     /// # Panics
-    /// When a minute passes or the command ends without it.
+    /// When [`SOON`] is over or the command ends without it.
     #[track_caller]
     pub fn wait_for_error_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.wait_for_line(what, |heard| &heard.stderr, wanted)
@@ -214,23 +214,25 @@ impl Running {
     /// Waits for a whole line of standard output of which `wanted` is true.
     ///
     /// # Panics
-    /// When a minute passes or the command ends without it.
+    /// When [`SOON`] is over or the command ends without it.
     #[track_caller]
     pub fn wait_for_output_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         self.wait_for_line(what, |heard| &heard.stdout, wanted)
     }
 
-    /// Waits for this many whole lines of standard error; false when the command ends with fewer.
+    /// Waits for a whole line of standard error of which `wanted` is true; false when the command ends without it.
     ///
     /// # Panics
-    /// When a minute passes without any of both.
+    /// When [`SOON`] is over without any of both.
     #[track_caller]
-    pub fn wait_for_error_lines(&self, count: usize) -> bool {
+    pub fn sees_error_line(&self, what: &str, wanted: impl Fn(&str) -> bool) -> bool {
         let come = self.said.wait(SOON * patience(), |heard| {
-            let lines = heard.stderr.iter().filter(|byte| **byte == b'\n').count();
-            (lines >= count || heard.open == 0).then_some(lines >= count)
+            let text = String::from_utf8_lossy(&heard.stderr);
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let is_there = whole.lines().any(&wanted);
+            (is_there || heard.open == 0).then_some(is_there)
         });
-        come.unwrap_or_else(|| panic!("waited for {count} lines from `{}`", self.line))
+        come.unwrap_or_else(|| panic!("waited for {what} from `{}`", self.line))
     }
 
     #[track_caller]
@@ -251,6 +253,12 @@ impl Running {
                 [&heard.stdout, &heard.stderr].map(|said| String::from_utf8_lossy(said));
             panic!("waited for {what} from `{}`\nstdout: {stdout}\nstderr: {stderr}", self.line)
         })
+    }
+
+    /// Whether it has said all that it will say: it is over, or about to be.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.said.lock().open == 0
     }
 
     /// Kills the command, as by `kill -9`, and nothing that it started.
@@ -288,8 +296,7 @@ impl Running {
         }
         let status = self.child.wait().expect("a child can be waited for");
         self.ended = true;
-        let closed =
-            self.said.wait(Duration::from_secs(10), |heard| (heard.open == 0).then_some(()));
+        let closed = self.said.wait(SOON, |heard| (heard.open == 0).then_some(()));
         let heard = self.said.lock();
         let outcome = Outcome {
             line: self.line.clone(),

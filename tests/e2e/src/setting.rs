@@ -41,6 +41,12 @@ impl Setting {
         Self::of(Provider::Compose),
     ];
 
+    /// Of those, a few in which each ground but `compose` and each bootstrap is once.
+    pub const PAIRS: [Self; 2] = [
+        Self::of(Provider::Linux),
+        Self { bootstrap: Bootstrap::Kubeadm, ..Self::of(Provider::Docker) },
+    ];
+
     /// A provider with the default bootstrap.
     #[must_use]
     pub const fn of(provider: Provider) -> Self {
@@ -50,11 +56,7 @@ impl Setting {
     /// The lines of a cluster file's `spec` that say so, but for those that `spec` has itself.
     #[must_use]
     pub(crate) fn lines(self, spec: &str) -> String {
-        let bootstrap = match self.bootstrap {
-            Bootstrap::Services => "services",
-            Bootstrap::Kubeadm => "kubeadm",
-        };
-        let provider = self.provider;
+        let Self { provider, bootstrap } = self;
         let lines = [
             ("  provider:", format!("{{{provider}: {{}}}}")),
             ("  stack:", format!("{{kubernetes: {{bootstrap: {bootstrap}}}}}")),
@@ -71,6 +73,16 @@ impl fmt::Display for Setting {
             Bootstrap::Kubeadm => "-kubeadm",
         };
         write!(f, "{}{bootstrap}", self.provider)
+    }
+}
+
+/// As a cluster file has it.
+impl fmt::Display for Bootstrap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Services => "services",
+            Self::Kubeadm => "kubeadm",
+        })
     }
 }
 

@@ -2,11 +2,17 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection may take: packets to an address that nobody has are lost.
+const REACHED: Duration = Duration::from_secs(5);
+/// How long an answer may take.
+const ANSWERED: Duration = Duration::from_secs(30);
+/// Below the ports that the kernel gives to connections to elsewhere: one of those may come between, and take what was free.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The answer to `GET /` at an address such as `10.89.0.2:80`, head and body.
 ///
@@ -15,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub fn fetch(address: &str) -> Result<String, String> {
     let ask = || -> std::io::Result<String> {
         let target = address.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
-        let mut stream = TcpStream::connect_timeout(&target, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&target, REACHED)?;
+        stream.set_read_timeout(Some(ANSWERED))?;
         write!(stream, "GET / HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -52,10 +58,16 @@ pub fn serve_once(address: IpAddr) -> (u16, Receiver<IpAddr>) {
 /// When all are used.
 #[must_use]
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners =
-        [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free"));
-    // All are held until each is known: the kernel may give the same twice.
-    listeners
-        .each_ref()
-        .map(|listener| listener.local_addr().expect("a bound listener has an address").port())
+    // Where runs of the tests begin differs, and nothing is given twice in one.
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let size = PORTS.end - PORTS.start;
+    let start = u16::try_from(std::process::id() % u32::from(size)).unwrap_or_default();
+    [(); N].map(|()| {
+        let mut candidates = (0..size).map(|_| {
+            let offset = (start + GIVEN.fetch_add(1, Ordering::Relaxed) % size) % size;
+            PORTS.start + offset
+        });
+        let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+        candidates.find(is_free).expect("some port is free")
+    })
 }

@@ -16,6 +16,7 @@ pub(super) struct Machine {
     pub(super) share: PathBuf,
     /// In MiB.
     pub(super) memory: u32,
+    pub(super) cpus: u32,
 }
 
 /// The kernel's messages and systemd's go to the first serial port, which is a file; what is run has a console of its own.
@@ -31,7 +32,8 @@ impl Machine {
             format!("file={},format=raw,if=virtio,snapshot=on,cache=unsafe", path.display())
         };
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+        command.args(["-smp", &self.cpus.to_string()]);
         command.args([
             "-m",
             &self.memory.to_string(),

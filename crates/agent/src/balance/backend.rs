@@ -16,8 +16,6 @@ use crate::probe::{Clients, judge};
 /// The wait between two questions to what is up, and to anything else.
 const CALM: Duration = Duration::from_secs(1);
 const EAGER: Duration = Duration::from_millis(250);
-/// How long a question may take.
-const TIMEOUT: Duration = Duration::from_secs(1);
 /// So many answers that are not yes, one after the other, and it is out.
 const MISSES: u32 = 2;
 
@@ -119,8 +117,9 @@ impl Backend {
     pub(super) async fn follow(self: Rc<Self>, balancer: Rc<Balancer>) {
         loop {
             let (clients, request) = (self.clients.clone(), self.request.clone());
+            let patience = balancer.patience;
             let asked = spawn_blocking(move || {
-                judge(&clients.send(&request, TIMEOUT)?, &Expect::success())
+                judge(&clients.send(&request, patience)?, &Expect::success())
             });
             let answer = asked.await.unwrap_or_else(|error| Err(error.to_string()));
             match answer {

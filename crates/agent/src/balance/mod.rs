@@ -29,6 +29,7 @@ mod tests;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bivouac_spec::Problem;
 use bivouac_spec::node::{HttpRequest, Tls};
@@ -39,6 +40,9 @@ use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
 
 use backend::Backend;
+
+/// How long a backend may take to answer a question, and to accept a connection before the next one is tried.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is balanced.
 #[derive(Debug, Clone)]
@@ -59,6 +63,7 @@ pub struct BalanceRequest {
 struct Balancer {
     backends: Vec<Rc<Backend>>,
     prefer: Option<usize>,
+    patience: Duration,
     /// So that equal backends take turns.
     turn: std::cell::Cell<usize>,
     log: Box<dyn Fn(&str)>,
@@ -70,6 +75,15 @@ struct Balancer {
 /// It cannot listen, or it is told of no backend.
 pub fn balance(
     request: &BalanceRequest,
+    log: impl Fn(&str) + 'static,
+) -> Result<Infallible, Problem> {
+    balance_patiently(request, PATIENCE, log)
+}
+
+/// The same with another patience than [`PATIENCE`].
+fn balance_patiently(
+    request: &BalanceRequest,
+    patience: Duration,
     log: impl Fn(&str) + 'static,
 ) -> Result<Infallible, Problem> {
     let prefer = check(request)?;
@@ -93,6 +107,7 @@ pub fn balance(
     let balancer = Rc::new(Balancer {
         backends: backends.collect(),
         prefer,
+        patience,
         turn: std::cell::Cell::new(0),
         log: Box::new(log),
     });

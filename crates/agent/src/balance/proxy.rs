@@ -15,8 +15,6 @@ use super::Balancer;
 use super::backend::Backend;
 use super::choice::{Candidate, order};
 
-/// How long a backend may take to accept a connection before the next one is tried.
-const CONNECT: Duration = Duration::from_secs(1);
 /// For each direction of each connection.
 const BUFFER: usize = 16 << 10;
 /// Before accepting again when the process has no descriptors left: only a connection that ends can help.
@@ -89,7 +87,7 @@ impl Balancer {
             let backend = &self.backends[place];
             // Before it is connected: an order to close meanwhile is noticed.
             let (counted, closes) = (Counted::new(backend), backend.closes.subscribe());
-            match timeout(CONNECT, TcpStream::connect(backend.address)).await {
+            match timeout(self.patience, TcpStream::connect(backend.address)).await {
                 Ok(Ok(stream)) => {
                     tune(&stream);
                     return Some(Connection { stream, backend: counted, closes });

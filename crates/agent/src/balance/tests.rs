@@ -1,7 +1,7 @@
 //! A balancer, backends and clients over real sockets of the loopback interface.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use super::backend::{Health, State, Turn};
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// It only ends what hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The first byte of a TLS connection; clients of the tests say something else.
 const HANDSHAKE: u8 = 22;
 
@@ -31,6 +32,8 @@ struct Server {
 
 struct World {
     folder: tempfile::TempDir,
+    /// Of these servers alone: a port of one that closes is nobody else's.
+    address: Ipv4Addr,
     tls: Arc<ServerConfig>,
 }
 
@@ -49,7 +52,8 @@ impl World {
         let authority = params.self_signed(&key).unwrap();
         let issuer = Issuer::new(params, key);
         let server_key = KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned(), "::1".to_owned()];
+        let address = crate::testing::loopback();
+        let names = vec![address.to_string(), "::1".to_owned()];
         let server =
             CertificateParams::new(names).unwrap().signed_by(&server_key, &issuer).unwrap();
         std::fs::write(folder.path().join("ca.crt"), authority.pem()).unwrap();
@@ -61,11 +65,11 @@ impl World {
             .with_no_client_auth()
             .with_single_cert(vec![server.der().clone()], key)
             .unwrap();
-        Self { folder, tls: Arc::new(config) }
+        Self { folder, address, tls: Arc::new(config) }
     }
 
     fn server(&self, name: &'static str) -> Server {
-        self.server_at(name, "127.0.0.1:0".parse().unwrap())
+        self.server_at(name, SocketAddr::new(self.address.into(), 0))
     }
 
     fn server_at(&self, name: &'static str, address: SocketAddr) -> Server {
@@ -106,7 +110,8 @@ impl World {
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             // It lives as long as the test program.
-            balance(&request, move |line: &str| drop(sender.send(line.to_owned())))
+            let log = move |line: &str| drop(sender.send(line.to_owned()));
+            balance_patiently(&request, PATIENCE, log)
         });
         let seen = Mutex::default();
         let address = "0.0.0.0:0".parse().unwrap();
@@ -164,6 +169,12 @@ impl Server {
         self.open.store(false, Ordering::SeqCst);
         let _ = TcpStream::connect(self.address);
         self.thread.take().unwrap().join().unwrap();
+        // A child of another test may have been given it before it executes.
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(self.address).is_ok() {
+            assert!(Instant::now() < deadline, "somebody listens at {}", self.address);
+            thread::yield_now();
+        }
     }
 
     fn set_healthy(&self, healthy: bool) {

@@ -67,13 +67,15 @@ mod tests {
                 let mut applied = Applied::default();
                 let memory = Some(Bytes(mebibytes << 20));
                 assert!(
-                    ensure(Resources { cpus: Some(Cpus(700)), memory }, &mut applied),
+                    ensure(Resources { cpus: Some(Cpus(700)), memory, disk: None }, &mut applied),
                     "{applied:?}"
                 );
                 assert_eq!(applied.changes.len(), 1);
                 let shown = total("/proc/meminfo");
                 assert!(shown.ends_with(&format!(" {} kB", mebibytes << 10)), "{shown}");
-                assert_eq!(read("/sys/devices/system/cpu/online").trim().parse(), Ok(0));
+                // One of those that this process may run on.
+                let online = read("/sys/devices/system/cpu/online");
+                assert!(online.trim().parse::<u32>().is_ok(), "{online}");
                 // Whole ones are beside them, once.
                 assert_eq!(total("/run/.kernel/proc/meminfo"), whole);
                 assert_eq!(mounts_below("/run/.kernel/proc").unwrap().len(), 1);

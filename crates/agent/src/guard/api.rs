@@ -83,6 +83,10 @@ mod tests {
 
     use super::*;
 
+    /// It only ends what hangs.
+    const PATIENCE: Duration = Duration::from_secs(120);
+    const BODY: &str = "{\"action\":\"stop\"}";
+
     /// A server that gives one answer, and what it was asked.
     fn asked(answer: &'static str) -> (Result<Value, String>, String) {
         let folder = tempfile::tempdir().unwrap();
@@ -90,13 +94,17 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut asked = [0; 4096];
-            let read = stream.read(&mut asked).unwrap();
+            let mut asked = Vec::new();
+            while !asked.ends_with(BODY.as_bytes()) {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                asked.extend(byte);
+            }
             stream.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8_lossy(&asked[..read]).into_owned()
+            String::from_utf8(asked).unwrap()
         });
         let body = serde_json::json!({"action": "stop"});
-        let got = ask(&path, ("PUT", "/1.0/x"), Some(&body), Duration::from_secs(5));
+        let got = ask(&path, ("PUT", "/1.0/x"), Some(&body), PATIENCE);
         (got, server.join().unwrap())
     }
 
@@ -105,7 +113,7 @@ mod tests {
         let (got, asked_for) = asked("HTTP/1.0 200 OK\r\n\r\n{\"type\":\"sync\",\"metadata\":[1]}");
         assert_eq!(got.unwrap(), serde_json::json!([1]));
         assert!(asked_for.starts_with("PUT /1.0/x HTTP/1.0\r\n"), "{asked_for}");
-        assert!(asked_for.ends_with("\r\n\r\n{\"action\":\"stop\"}"), "{asked_for}");
+        assert!(asked_for.ends_with(&format!("\r\n\r\n{BODY}")), "{asked_for}");
         let (got, _) =
             asked("HTTP/1.0 202 OK\r\n\r\n{\"type\":\"async\",\"operation\":\"/1.0/o\"}");
         assert_eq!(got.unwrap(), serde_json::json!("/1.0/o"));
@@ -121,7 +129,7 @@ mod tests {
         let _listener = UnixListener::bind(&path).unwrap();
         let silent = ask(&path, ("GET", "/"), None, Duration::from_millis(50)).unwrap_err();
         assert!(silent.contains("within 0.05 s"), "{silent}");
-        let absent = ask(&path.join("x"), ("GET", "/"), None, Duration::from_secs(1));
+        let absent = ask(&path.join("x"), ("GET", "/"), None, PATIENCE);
         assert!(absent.unwrap_err().contains("cannot be asked"));
     }
 }

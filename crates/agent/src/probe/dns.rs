@@ -10,81 +10,173 @@ use std::time::{Duration, Instant};
 use bivouac_spec::node::{Dns, Vantage};
 use bivouac_sys::namespace::{Namespace, enter_fd};
 use camino::Utf8Path;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use simple_dns::rdata::RData;
 use simple_dns::{CLASS, Name, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, TYPE};
 
 use crate::clock;
 use crate::processes::reason;
 
-/// The first wait for an answer; doubled with every repetition within one try.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// A question is repeated so often while there is no answer.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Asks until there is an answer with an address or the timeout passes.
 ///
 /// Every repetition uses a new socket, and so a new port: a flow that began before the rules of a service were there keeps
-/// going to nowhere, because the kernel decides about translation once a flow.
+/// going to nowhere, because the kernel decides about translation once a flow. All of them are listened to until the end, so that a
+/// server may take longer than the time between two.
 pub(super) fn ask(dns: &Dns, timeout: Duration) -> Result<(), String> {
     let deadline = Instant::now() + timeout;
-    let mut wait = FIRST_WAIT;
+    let (mut asked, mut round) = (Vec::new(), 0);
     loop {
-        let miss = match &dns.from {
-            Vantage::Node => open_socket(dns.server)
-                .map_err(Miss::from)
-                .and_then(|socket| ask_once(&socket, dns, wait)),
-            Vantage::Pod { directory } => ask_from_pods(dns, directory, wait, deadline),
-        };
-        let left = deadline.saturating_duration_since(Instant::now());
-        match miss {
-            Ok(()) => return Ok(()),
-            // Only silence is worth asking again at once; whatever else was seen is the answer to this try.
-            Err(Miss::Silence) if left > Duration::ZERO => wait = (wait * 2).min(left),
-            Err(Miss::Silence) => {
-                let after = clock::render(timeout);
-                return Err(format!("no answer from {} within {after}", dns.server));
+        let refusal = ask_again(&mut asked, round, dns)?;
+        let until = (Instant::now() + AGAIN).min(deadline);
+        // Only silence is worth asking again at once; whatever else was seen is the answer to this try.
+        if let Some(answer) = listen(&mut asked, round, refusal, dns, until) {
+            return answer;
+        }
+        if until == deadline {
+            let after = clock::render(timeout);
+            return Err(format!("no answer from {} within {after}", dns.server));
+        }
+        round += 1;
+    }
+}
+
+/// Asks from each place once more. Gives why not, where one could not be asked from.
+fn ask_again(asked: &mut Vec<Asked>, round: u32, dns: &Dns) -> Result<Option<String>, String> {
+    let sockets = match &dns.from {
+        Vantage::Node => vec![open_socket(dns.server).map_err(|error| reason(&error))],
+        Vantage::Pod { directory } => sockets_of_pods(directory, dns.server)?,
+    };
+    let mut refusal = None;
+    for socket in sockets {
+        match socket.and_then(|socket| Asked::new(socket, round, dns, TYPE::A)) {
+            Ok(question) => asked.push(question),
+            Err(text) => refusal = Some(text),
+        }
+    }
+    Ok(refusal)
+}
+
+/// Listens until somebody has an address, or all questions of this round have another answer.
+fn listen(
+    asked: &mut Vec<Asked>,
+    round: u32,
+    mut seen: Option<String>,
+    dns: &Dns,
+    until: Instant,
+) -> Option<Result<(), String>> {
+    loop {
+        let mut found = false;
+        asked.retain_mut(|question| match question.hear(dns) {
+            None => true,
+            Some(Ok(())) => {
+                found = true;
+                false
             }
-            Err(Miss::NoAddress) => return Err("an answer without an address".to_owned()),
-            Err(Miss::Said(text)) => return Err(text),
+            Some(Err(text)) => {
+                if question.round == round {
+                    seen = Some(text);
+                }
+                false
+            }
+        });
+        if found {
+            return Some(Ok(()));
+        }
+        if asked.iter().all(|question| question.round != round) {
+            return seen.map(Err);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        if let Err(error) = wait(asked, left) {
+            return Some(Err(reason(&error)));
         }
     }
 }
 
-/// What was seen instead of an address.
+/// Until one of them has something to say.
+fn wait(asked: &[Asked], most: Duration) -> io::Result<()> {
+    let mut set: Vec<PollFd<'_>> =
+        asked.iter().map(|question| PollFd::new(&question.socket, PollFlags::IN)).collect();
+    let most = Timespec::try_from(most).map_err(io::Error::other)?;
+    match poll(&mut set, Some(&most)) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A question that was sent.
+struct Asked {
+    socket: UdpSocket,
+    round: u32,
+    id: u16,
+    kind: TYPE,
+}
+
+impl Asked {
+    fn new(socket: UdpSocket, round: u32, dns: &Dns, kind: TYPE) -> Result<Self, String> {
+        let mut asked = Self { socket, round, id: 0, kind };
+        asked.send(dns, kind)?;
+        Ok(asked)
+    }
+
+    fn send(&mut self, dns: &Dns, kind: TYPE) -> Result<(), String> {
+        (self.id, self.kind) = (query_id(), kind);
+        let query = render_query(self.id, &dns.name, kind)?;
+        self.socket.send(&query).map(drop).map_err(|error| reason(&error))
+    }
+
+    /// What was answered, if anything. Without an address of the one family the other is asked for.
+    fn hear(&mut self, dns: &Dns) -> Option<Result<(), String>> {
+        let mut buffer = [0; 4096];
+        loop {
+            let count = match self.socket.recv(&mut buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) => return Some(Err(reason(&error))),
+            };
+            // None: not the answer to this question but an earlier one's, or noise.
+            match judge(&buffer[..count], self.id) {
+                None => {}
+                Some(Ok(())) => return Some(Ok(())),
+                Some(Err(Miss::Said(text))) => return Some(Err(text)),
+                Some(Err(Miss::NoAddress)) if self.kind == TYPE::A => {
+                    if let Err(text) = self.send(dns, TYPE::AAAA) {
+                        return Some(Err(text));
+                    }
+                }
+                Some(Err(Miss::NoAddress)) => {
+                    return Some(Err("an answer without an address".to_owned()));
+                }
+            }
+        }
+    }
+}
+
+/// What was answered instead of an address.
 enum Miss {
-    Silence,
     NoAddress,
     Said(String),
 }
 
-impl From<io::Error> for Miss {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silence,
-            _ => Self::Said(reason(&error)),
-        }
-    }
-}
-
-fn ask_from_pods(
-    dns: &Dns,
+/// A socket in the network of each pod but the server's own.
+fn sockets_of_pods(
     directory: &Utf8Path,
-    wait: Duration,
-    deadline: Instant,
-) -> Result<(), Miss> {
-    let mut seen = Err(Miss::Said(format!("no pod has a network in {directory} yet")));
-    for namespace in namespaces(directory) {
-        if Instant::now() >= deadline {
-            break;
-        }
-        match socket_inside(&namespace, dns.server) {
-            Ok(None) => {}
-            Ok(Some(socket)) => match ask_once(&socket, dns, wait) {
-                Ok(()) => return Ok(()),
-                miss => seen = miss,
-            },
-            Err(text) => seen = Err(Miss::Said(text)),
-        }
+    server: SocketAddr,
+) -> Result<Vec<Result<UdpSocket, String>>, String> {
+    let sockets: Vec<_> = namespaces(directory)
+        .iter()
+        .filter_map(|namespace| socket_inside(namespace, server).transpose())
+        .collect();
+    if sockets.is_empty() {
+        return Err(format!("no pod has a network in {directory} yet"));
     }
-    seen
+    Ok(sockets)
 }
 
 fn namespaces(directory: &Utf8Path) -> Vec<File> {
@@ -121,34 +213,8 @@ fn open_socket(server: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((any, 0))?;
     // Connected: the kernel then hands over answers of this server only, and its refusals too.
     socket.connect(server)?;
+    socket.set_nonblocking(true)?;
     Ok(socket)
-}
-
-fn ask_once(socket: &UdpSocket, dns: &Dns, wait: Duration) -> Result<(), Miss> {
-    match ask_kind(socket, dns, TYPE::A, wait) {
-        Err(Miss::NoAddress) => ask_kind(socket, dns, TYPE::AAAA, wait),
-        other => other,
-    }
-}
-
-fn ask_kind(socket: &UdpSocket, dns: &Dns, kind: TYPE, wait: Duration) -> Result<(), Miss> {
-    let id = query_id();
-    let query = render_query(id, &dns.name, kind).map_err(Miss::Said)?;
-    let deadline = Instant::now() + wait;
-    socket.send(&query)?;
-    let mut buffer = [0; 4096];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Miss::Silence);
-        }
-        socket.set_read_timeout(Some(left))?;
-        let count = socket.recv(&mut buffer)?;
-        // None: not the answer to this question but an earlier one's, or noise.
-        if let Some(answer) = judge(&buffer[..count], id) {
-            return answer;
-        }
-    }
 }
 
 fn query_id() -> u16 {

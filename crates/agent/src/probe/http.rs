@@ -118,6 +118,14 @@ fn read(sent: Result<Response<Body>, ureq::Error>) -> Result<Reply, ureq::Error>
     Ok(Reply { status, body })
 }
 
+/// Why there is no answer, from a client with several timeouts.
+pub(crate) fn describe(error: &ureq::Error) -> String {
+    match error {
+        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        other => explain(other, Duration::ZERO),
+    }
+}
+
 fn explain(error: &ureq::Error, timeout: Duration) -> String {
     match error {
         ureq::Error::Timeout(_) => format!("no answer within {}", clock::render(timeout)),
@@ -145,7 +153,11 @@ fn tls_config(tls: &Tls) -> Result<TlsConfig, String> {
     Ok(TlsConfig::builder().root_certs(roots).client_cert(identity).build())
 }
 
-fn certificates(path: &Utf8Path) -> Result<Vec<Certificate<'static>>, String> {
+/// The certificates in a file.
+///
+/// # Errors
+/// A sentence saying why there are none.
+pub(crate) fn certificates(path: &Utf8Path) -> Result<Vec<Certificate<'static>>, String> {
     let pem = load(path)?;
     let items = parse_pem(&pem).filter_map(Result::ok);
     let found: Vec<_> = items

@@ -14,7 +14,7 @@ use camino::Utf8Path;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-pub(crate) use http::{Clients, judge, message, patient};
+pub(crate) use http::{Clients, certificates, describe, judge, message, patient};
 
 use crate::options::Places;
 use crate::processes::{Processes, reason};

@@ -25,7 +25,7 @@ use crate::protocol::Reply;
 /// No pause lasts longer.
 const LONGEST: Duration = Duration::from_secs(30);
 /// How long processes may take to stop: one that writes to a slow disk cannot before it has written.
-const SETTLE: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(5);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(1);
 

@@ -7,7 +7,7 @@
 )]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use bivouac_sys::namespace::{Namespace, unshare};
 use bivouac_sys::netlink::Route;
 use camino::{Utf8Path, Utf8PathBuf};
 use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
 /// A test gets a folder of its own.
@@ -31,8 +32,8 @@ const FOLLOW: &str = "BIVOUAC_TEST_FOLLOW";
 /// Whose `data` folder this program saves, and restores.
 pub(crate) const SAVE: &str = "BIVOUAC_TEST_SAVE";
 pub(crate) const RESTORE: &str = "BIVOUAC_TEST_RESTORE";
-/// Nothing takes longer than this.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Nothing takes longer than this, also where other programs have nearly all of the machine: it only ends what hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The whole of a test program's `main`.
 pub(crate) fn run(tests: &[(&'static str, Test)]) -> ExitCode {
@@ -45,7 +46,10 @@ pub(crate) fn run(tests: &[(&'static str, Test)]) -> ExitCode {
     }
     if let Some(root) = std::env::var_os(FOLLOW) {
         let socket = options(Utf8Path::from_path(root.as_ref()).unwrap()).places.socket;
-        bivouac_agent::status(&socket, true, &mut std::io::stdout()).unwrap();
+        // An agent that is slow to start is waited for until the test gives up and ends this process.
+        while let Err(problem) = bivouac_agent::status(&socket, true, &mut std::io::stdout()) {
+            assert_eq!(problem.code, "agent.absent");
+        }
         return ExitCode::SUCCESS;
     }
     if let Some(root) = std::env::var_os(SAVE) {
@@ -148,6 +152,23 @@ impl Node {
         Agent { node: self, process, follower, lines, seen: Vec::new() }
     }
 
+    /// A pipe with a name, at which a process of the node waits until [`Self::open_gate`].
+    pub(crate) fn gate(&self, name: &str) -> Utf8PathBuf {
+        let gate = self.root.join(name);
+        let mode = Mode::from_raw_mode(0o600);
+        mknodat(CWD, gate.as_std_path(), FileType::Fifo, mode, 0).unwrap();
+        gate
+    }
+
+    /// Lets go on whoever reads the gate, now or later.
+    pub(crate) fn open_gate(&self, name: &str) {
+        // For both ways, so that it waits for nobody. What is written stays for as long as it is open: as long as the process.
+        let gate = fs::OpenOptions::new().read(true).write(true).open(self.root.join(name));
+        let mut gate = gate.unwrap();
+        gate.write_all(b"\n").unwrap();
+        std::mem::forget(gate);
+    }
+
     /// A service that appends its name to `order` when it starts and when it is asked to stop.
     pub(crate) fn service(&self, name: &str, after: &[&str]) -> Value {
         let order = self.root.join("order");
@@ -157,7 +178,12 @@ impl Node {
             root = self.root,
         );
         json!({"name": name, "command": ["/bin/sh", "-c", script], "after": after,
-            "ready": {"check": {"exec": ["/usr/bin/test", "-e", self.root.join(format!("ready-{name}"))]}}})
+            "ready": Self::once(&format!("test -e {}/ready-{name}", self.root))})
+    }
+
+    /// Ready once this command of a shell succeeds, however long it takes.
+    pub(crate) fn once(command: &str) -> Value {
+        json!({"check": {"exec": ["/bin/sh", "-c", command]}, "timeout": "2m"})
     }
 
     pub(crate) fn order(&self) -> Vec<String> {
@@ -221,11 +247,7 @@ impl Agent<'_> {
 
     /// Until so many lines are in the order file: its probe holds from before, so nothing else tells that it runs its script.
     pub(crate) fn until_order(&self, count: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while self.node.order().len() < count {
-            assert!(Instant::now() < deadline, "{:?}", self.node.order());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until("so many lines", || self.node.order().len() >= count);
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -257,6 +279,21 @@ impl Drop for Agent<'_> {
         let _ = self.follower.kill();
         let _ = self.follower.wait();
     }
+}
+
+/// A probe, for what nobody tells.
+pub(crate) fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// What the kernel says of a process: `T` is stopped, `Z` ended and not reaped; none when it is gone.
+pub(crate) fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
 }
 
 pub(crate) fn unit<'a>(status: &'a NodeStatus, name: &str) -> &'a UnitStatus {

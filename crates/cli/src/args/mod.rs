@@ -24,6 +24,8 @@ const ENVIRONMENT: &str = "\
 Environment:
   BIVOUAC_STATE_DIR  in place of --state-dir
   BIVOUAC_STORE      in place of --store
+  BIVOUAC_IMAGE_CACHE
+                     in place of --image-cache
   BIVOUAC_PROGRESS   in place of --progress
   KUBECONFIG         the kubeconfig file; the first where there are several
   NO_COLOR           when set, nothing is colored
@@ -63,6 +65,9 @@ pub struct GlobalOptions {
     /// The folder with node images and what they are built from; `$BIVOUAC_STORE`, or `STATE_DIR/store`, when absent.
     #[arg(long, global = true, value_parser = folder, value_hint = ValueHint::DirPath)]
     pub store: Option<Utf8PathBuf>,
+    /// The folder of the cache of container images; `$BIVOUAC_IMAGE_CACHE`, or `STORE/cache`, when absent.
+    #[arg(long, global = true, value_parser = folder, value_hint = ValueHint::DirPath)]
+    pub image_cache: Option<Utf8PathBuf>,
     /// How progress is shown on standard error; `$BIVOUAC_PROGRESS`, or `auto`, when absent.
     #[arg(long, global = true, value_enum)]
     pub progress: Option<ProgressStyle>,
@@ -75,6 +80,8 @@ pub struct Global {
     pub state_dir: Utf8PathBuf,
     /// The folder with node images and what they are built from.
     pub store: Utf8PathBuf,
+    /// The folder of the cache of container images.
+    pub image_cache: Utf8PathBuf,
     /// How progress is shown.
     pub progress: ProgressStyle,
     /// Whether standard error may be colored.
@@ -383,6 +390,15 @@ pub enum ImageCommand {
         #[arg(long)]
         all: bool,
         /// How the result is written.
+        #[arg(long, short, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Show what the cache of container images holds: what clusters with `imageCache` pulled.
+    Cache {
+        /// Remove all of it. Nodes fetch again what they need.
+        #[arg(long)]
+        empty: bool,
+        /// How it is written.
         #[arg(long, short, value_enum, default_value_t)]
         output: Format,
     },

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bivouac_image::{Cancel, NodeImageInfo, NodeManifest, Stack};
 use bivouac_spec::{Problem, Problems};
+use camino::Utf8Path;
 use serde::Serialize;
 
 use crate::args::{self, Format, Global, ImageCommand};
@@ -68,6 +69,7 @@ pub async fn run(global: &Global, image: &args::Image) -> Result<ExitCode, Probl
         ImageCommand::List { output } => list(global, *output)?,
         ImageCommand::Verify { output } => return verify(global, *output).await,
         ImageCommand::Prune { all, output } => prune(global, *all, *output)?,
+        ImageCommand::Cache { empty, output } => cache(global, *empty, *output)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -132,6 +134,29 @@ fn current(images: &StoreImages) -> Result<BTreeSet<String>, Problem> {
     let keys = Stack::ALL.into_iter().map(|stack| images.all_of(stack));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     Ok(keys.into_iter().flat_map(BTreeMap::into_keys).collect())
+}
+
+/// What clusters with an image cache pulled, or what of it was removed now.
+fn cache(global: &Global, empty: bool, format: Format) -> Result<(), Problem> {
+    let folder = &global.image_cache;
+    let look = if empty { bivouac_agent::empty_cache } else { bivouac_agent::cache_usage };
+    let usage = look(folder).map_err(|error| unusable(folder, &error))?;
+    output::write(format, &usage, || {
+        let done = if empty { "removed" } else { "there are" };
+        let (blobs, size) = (usage.blobs, output::bytes(usage.size));
+        let mut text = format!("{done} {blobs} parts of images, {size}, in {folder}\n");
+        for image in &usage.images {
+            text.push_str(&format!("{image}\n"));
+        }
+        text
+    })
+}
+
+fn unusable(folder: &Utf8Path, error: &std::io::Error) -> Problem {
+    let message = format!("the cache of images at {folder} cannot be read or emptied");
+    Problem::failed("cli.image_cache", message)
+        .because(error)
+        .help("run the command as the user who owns the folder, or with sudo")
 }
 
 fn prune(global: &Global, all: bool, format: Format) -> Result<(), Problem> {

@@ -43,7 +43,10 @@ fn say(text: &str) -> Result<ExitCode, Problems> {
 /// The unit: starts all clusters, and stops them in order when the machine stops.
 fn unit(global: &Global) -> Result<String, Problem> {
     let (binary, state, store) = (home::own_binary()?, &global.state_dir, &global.store);
-    let bivouac = format!("{binary} --state-dir {state} --store {store} --progress lines");
+    let cache = &global.image_cache;
+    let bivouac = format!(
+        "{binary} --state-dir {state} --store {store} --image-cache {cache} --progress lines"
+    );
     Ok(format!(
         "[Unit]\n\
          Description=Clusters of bivouac\n\
@@ -105,6 +108,7 @@ mod tests {
         let global = Global {
             state_dir: "/srv/bivouac".into(),
             store: "/srv/store".into(),
+            image_cache: "/srv/cache".into(),
             progress: crate::args::ProgressStyle::Auto,
             color: false,
             docker: bivouac_providers::docker::EngineEnvironment::default(),
@@ -112,7 +116,7 @@ mod tests {
         let unit = unit(&global).unwrap();
         let start = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
         assert!(start.ends_with(
-            " --state-dir /srv/bivouac --store /srv/store --progress lines start --all --no-kubeconfig"
+            " --state-dir /srv/bivouac --store /srv/store --image-cache /srv/cache --progress lines start --all --no-kubeconfig"
         ));
     }
 }

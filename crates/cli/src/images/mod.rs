@@ -24,6 +24,8 @@ pub use steps::step_reporter;
 #[derive(Clone)]
 pub struct StoreImages {
     store: Utf8PathBuf,
+    /// What nodes share to write to.
+    cache: Utf8PathBuf,
     bundle: Option<Utf8PathBuf>,
     stack: Stack,
     /// Of what gives the stack its name; the usual one when absent.
@@ -33,7 +35,13 @@ pub struct StoreImages {
 impl StoreImages {
     /// The node images of the store that the options name, for Kubernetes.
     pub fn open(global: &Global) -> Self {
-        Self { store: global.store.clone(), bundle: None, stack: Stack::default(), version: None }
+        Self {
+            store: global.store.clone(),
+            cache: global.image_cache.clone(),
+            bundle: None,
+            stack: Stack::default(),
+            version: None,
+        }
     }
 
     /// Those for the stack of a cluster.
@@ -164,6 +172,7 @@ impl NodeImages for StoreImages {
             layers: layers_of(&image),
             rootfs: image.rootfs(),
             shared_images: self.store()?.containers(),
+            shared_cache: self.cache.clone(),
         })
     }
 }

@@ -102,12 +102,16 @@ mod tests {
 
     #[test]
     fn ports_of_somebody_else_are_refused_and_own_ones_are_not() {
-        let other = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        // Of an address that nobody else uses: the port stays free when it is let go of.
+        let [_, a, b, c] = std::process::id().wrapping_mul(97).to_be_bytes();
+        let host_ip = std::net::Ipv4Addr::new(127, a | 1, b, c);
+        let other = TcpListener::bind((host_ip, 0)).unwrap();
         let number = other.local_addr().unwrap().port();
-        let asked = Port { host_port: number, ..port(80, Protocol::Tcp) };
+        let host_ip = host_ip.into();
+        let asked = Port { host_port: number, host_ip, ..port(80, Protocol::Tcp) };
         let refused = refuse_taken(std::slice::from_ref(&asked), &[]).unwrap_err();
         assert_eq!(refused.as_slice()[0].code, "snapshot.port_taken");
-        assert!(refused.to_string().contains(&format!("tcp port 127.0.0.1:{number}")));
+        assert!(refused.to_string().contains(&format!("tcp port {host_ip}:{number}")));
         refuse_taken(std::slice::from_ref(&asked), std::slice::from_ref(&asked)).unwrap();
         drop(other);
         refuse_taken(&[asked], &[]).unwrap();

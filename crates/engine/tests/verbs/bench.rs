@@ -66,6 +66,7 @@ impl NodeImages for Current {
             layers: Vec::new(),
             rootfs: path(),
             shared_images: path(),
+            shared_cache: path(),
         })
     }
 }
@@ -210,7 +211,7 @@ impl Bench {
             remotes: None,
             verb: "up",
             only: BTreeSet::new(),
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(120),
         };
         up(&request, &options, reporter, cancel).await
     }

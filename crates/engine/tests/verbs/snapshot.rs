@@ -39,7 +39,7 @@ fn options(bench: &Bench, verb: &'static str) -> UpOptions {
         remotes: None,
         verb,
         only: BTreeSet::new(),
-        timeout: Duration::from_secs(10),
+        timeout: Duration::from_secs(120),
     }
 }
 
@@ -284,8 +284,9 @@ async fn a_fork_that_fails_at_any_call_is_finished_by_the_same_command() {
     for snapshot in [None, Some("first")] {
         let calls = forked(snapshot, None).await;
         assert!(calls > 10, "{calls} calls");
-        let whens = |it: &Injection| snapshot.is_none() || it.when == When::After;
-        for injection in both_moments(calls).filter(whens) {
+        // Without a snapshot one is saved first, and then all is the same: only a sample of that.
+        let step = if snapshot.is_none() { 1 } else { 7 };
+        for injection in both_moments(calls).step_by(step) {
             forked(snapshot, Some(injection)).await;
         }
     }

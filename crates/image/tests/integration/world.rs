@@ -3,7 +3,7 @@
 //! A build runs in a process of its own: only so can it have a `PATH` of its own, and several can run at once.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
@@ -170,10 +170,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let root = Utf8PathBuf::from_path_buf(folder.path().canonicalize().unwrap()).unwrap();
         for (name, text) in [("go", GO), ("mmdebstrap", MMDEBSTRAP)] {
-            let path = root.join("bin").join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::create_dir_all(root.join("bin")).unwrap();
+            install(&root.join("bin").join(name), text);
         }
         fs::write(root.join("bin/tool"), elf(Some("/lib64/loader"), &["libone.so.1"])).unwrap();
         fs::write(root.join("bin/library"), elf(None, &["libone.so.1", "libtwo.so"])).unwrap();
@@ -241,6 +239,16 @@ impl World {
         assert!(child.wait().unwrap().success());
         serde_json::from_slice(&fs::read(self.root.join(name)).unwrap()).unwrap()
     }
+}
+
+/// Writes a program by a process of its own: what this one has open for writing a child of another test has open, too, until it executes,
+/// and meanwhile the program cannot be started ("text file busy").
+fn install(path: &Utf8Path, text: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-ec", "cat > \"$0\"; chmod 755 \"$0\"", path.as_str()]);
+    let mut writer = command.stdin(Stdio::piped()).spawn().unwrap();
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
 }
 
 /// Does its work only as the child of another test.

@@ -1,12 +1,16 @@
 use std::fmt::Write as _;
 
-use bivouac_spec::cluster::{Bootstrap, Cni, NodeGroup, Protocol, Proxy, Resources, Stack};
+use bivouac_spec::cluster::{
+    Bootstrap, Cni, ImageCache, NodeGroup, Protocol, Proxy, Resources, Stack,
+};
 use bivouac_spec::facts::CgroupVersion;
 use bivouac_spec::quantity::{Bytes, Cpus};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{assign_addresses, plan_down};
+
+mod disks;
 
 /// A ground that does what plans say.
 #[derive(Clone)]
@@ -39,8 +43,9 @@ impl World {
             file_systems: BTreeSet::new(),
             identity: String::new(),
             place: String::new(),
-            remakes_for: vec![Aspect::Image, Aspect::Ports],
+            remakes_for: vec![Aspect::Image, Aspect::Ports, Aspect::Disk],
             remote: false,
+            no_disks: None,
         };
         let (image, node_image) = ("image-1".to_owned(), "image-1".to_owned());
         Self { facts, image, node_image, goes_back: false, applied: None, observed: None }
@@ -216,6 +221,7 @@ fn how_images_are_had_can_change() {
     let registry = serde_json::json!({"host": "docker.io", "insecure": true});
     kubernetes.registries.push(serde_json::from_value(registry).unwrap());
     kubernetes.proxy = Some(Proxy::default());
+    kubernetes.image_cache = Some(ImageCache::default());
     kubernetes.drain_timeout = "5m".parse().unwrap();
     assert_eq!(world.plan(&cluster).refusals, []);
 }
@@ -346,7 +352,7 @@ fn a_cluster_without_records_or_on_another_network_is_refused() {
 #[test]
 fn a_ground_that_is_too_small_is_named_in_every_respect() {
     let (mut world, mut cluster) = (World::new(), cluster(3));
-    let resources = Resources { cpus: Some(Cpus(2500)), memory: Some(Bytes(4 << 30)) };
+    let resources = Resources { cpus: Some(Cpus(2500)), memory: Some(Bytes(4 << 30)), disk: None };
     cluster.spec.nodes[1].resources = resources;
     world.facts.disk_free = Bytes(100 << 20);
     let plan = world.plan(&cluster);

@@ -8,12 +8,12 @@ use bivouac_spec::{Class, NodeConfig, NodeStatus};
 use camino::Utf8Path;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 
-use super::life::first;
+use super::life::{GRACE, first};
 use super::{Ground, Stop, check, refused};
 use crate::{ExecRequest, LogRequest, Node, Process, Provider, Reader, Stdio};
 
 /// How long a node may take to do a little thing.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(120);
 
 /// Text as something to read.
 pub(super) fn content(text: &str) -> Reader {
@@ -189,7 +189,7 @@ pub(super) async fn logs(provider: &dyn Provider, ground: &Ground) -> Result<(),
 pub(super) async fn stopped(provider: &dyn Provider, ground: &Ground) -> Result<(), Stop> {
     let node = first(provider, ground).await?;
     let request = &ground.nodes[0];
-    provider.stop_node(&request.cluster, &request.node, SOON).await?;
+    provider.stop_node(&request.cluster, &request.node, GRACE).await?;
     refused(node.exec(&ExecRequest::piped(["true"])).await, "a command in a stopped node")?;
     let path = Utf8Path::new("/etc/conformance/file");
     refused(node.put(path, 0o600, content("x")).await, "writing to a stopped node")?;

@@ -15,7 +15,7 @@ use super::{Ground, Skip, Stop, check, refused};
 use crate::{Node, NodeRequest, Provider};
 
 /// How long a node may take to stop by itself.
-const GRACE: Duration = Duration::from_secs(20);
+pub(super) const GRACE: Duration = Duration::from_secs(20);
 
 /// The network and the first node.
 pub(super) async fn first(provider: &dyn Provider, ground: &Ground) -> Result<Arc<dyn Node>, Stop> {

@@ -45,6 +45,7 @@ pub(crate) fn ground(cluster: &str) -> Ground {
             layers: Vec::new(),
             rootfs: "/store/rootfs".into(),
             shared_images: "/store/images".into(),
+            shared_cache: "/store/cache".into(),
         },
         agent: "/usr/bin/bivouac".into(),
         config: NodeConfig {

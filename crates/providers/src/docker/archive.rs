@@ -196,6 +196,7 @@ mod tests {
             layers: vec![LayerPath { blob, diff_id, size }],
             rootfs: none(),
             shared_images: none(),
+            shared_cache: none(),
         };
         Recipe {
             tag: names::image("sha256:0", "sha256:1"),

@@ -21,7 +21,7 @@ use super::{names, record};
 pub(super) const MODULES: &str = "/lib/modules";
 
 /// What the engine can give to nodes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Offer {
     /// All rights at once. An engine that lacks one itself cannot give that: then nodes get a list of those that it has.
     pub(super) privileged: bool,
@@ -31,6 +31,8 @@ pub(super) struct Offer {
     pub(super) modules: bool,
     /// The folder of container images that nodes share, if it is on its machine.
     pub(super) shared_images: Option<Utf8PathBuf>,
+    /// The folder that nodes share to write to, if it is on its machine.
+    pub(super) shared_cache: Option<Utf8PathBuf>,
 }
 
 /// A port of a node with its place on the host.
@@ -172,6 +174,10 @@ impl Blueprint<'_> {
         if let Some(shared) = &self.offer.shared_images {
             mounts.push(read_only(shared.as_str(), paths::SHARED_IMAGES));
         }
+        if let Some(shared) = &self.offer.shared_cache {
+            let mount = read_only(shared.as_str(), paths::SHARED_CACHE);
+            mounts.push(Mount { read_only: Some(false), ..mount });
+        }
         mounts
     }
 
@@ -263,6 +269,7 @@ mod tests {
             devices: vec!["/dev/kmsg".to_owned()],
             modules: true,
             shared_images: Some("/store/images".into()),
+            shared_cache: Some("/store/cache".into()),
         };
         insta::assert_json_snapshot!(render(&offer));
     }
@@ -274,6 +281,7 @@ mod tests {
             devices: vec!["/dev/kmsg".to_owned()],
             modules: false,
             shared_images: None,
+            shared_cache: None,
         };
         let host = render(&offer)["HostConfig"].clone();
         assert_eq!(host["Privileged"], serde_json::Value::Null);
@@ -286,8 +294,7 @@ mod tests {
     fn a_node_of_two_ip_families() {
         let mut request = samples::node();
         request.addresses = crate::docker::samples::dual_stack(2);
-        let offer =
-            Offer { privileged: true, devices: vec![], modules: false, shared_images: None };
+        let offer = Offer { privileged: true, ..Offer::default() };
         let node = render_node(&request, &offer);
         let endpoint = &node["NetworkingConfig"]["EndpointsConfig"]["bivouac-demo"]["IPAMConfig"];
         assert_eq!(endpoint["IPv4Address"], "10.89.7.2");

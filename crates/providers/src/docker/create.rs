@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use bivouac_provider::{ImageRequest, NodeRequest};
+use bivouac_provider::{ImagePaths, ImageRequest, NodeRequest};
 use bivouac_spec::Problem;
 use bollard::errors::Error;
 use bollard::models::{
@@ -16,7 +16,7 @@ use bollard::query_parameters::{
     StartContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use futures::FutureExt as _;
 
 use super::container::{Binding, Blueprint, MODULES, Offer, own_addresses, port_name};
@@ -197,7 +197,7 @@ impl Making<'_> {
     ) -> Result<(), Problem> {
         let request = self.request;
         let archive = Bytes::from(furnish::archive(request, volume)?);
-        let mut offer = offer(self.engine, &request.image.shared_images)?;
+        let mut offer = offer(self.engine, &request.image)?;
         let mut tried = BTreeSet::new();
         let mut has_image = false;
         let mut bindings = self.bindings(before, &mut tried)?;
@@ -329,19 +329,29 @@ fn free_port(tried: &mut BTreeSet<u16>) -> Result<u16, Problem> {
 }
 
 /// What the engine can give, as far as it can be told. What it turns out not to have is left out in the next attempt.
-pub(super) fn offer(engine: &Engine, shared_images: &Utf8Path) -> Result<Offer, Problem> {
+pub(super) fn offer(engine: &Engine, image: &ImagePaths) -> Result<Offer, Problem> {
     let Some(daemon) = engine.local else {
         let devices = vec![DEVICES[0].to_owned()];
-        return Ok(Offer { privileged: true, devices, modules: true, shared_images: None });
+        return Ok(Offer {
+            privileged: true,
+            devices,
+            modules: true,
+            shared_images: None,
+            shared_cache: None,
+        });
     };
-    std::fs::create_dir_all(shared_images)
-        .or_problem("folder", format_args!("the folder {shared_images} cannot be made"))?;
+    let ImagePaths { shared_images, shared_cache, .. } = image;
+    for shared in [shared_images, shared_cache] {
+        std::fs::create_dir_all(shared)
+            .or_problem("folder", format_args!("the folder {shared} cannot be made"))?;
+    }
     let devices = DEVICES.iter().filter(|path| Utf8Path::new(path).exists());
     Ok(Offer {
         privileged: daemon.raises_limits(),
         devices: devices.map(ToString::to_string).collect(),
         modules: Utf8Path::new(MODULES).exists(),
-        shared_images: Some(Utf8PathBuf::from(shared_images)),
+        shared_images: Some(shared_images.clone()),
+        shared_cache: Some(shared_cache.clone()),
     })
 }
 

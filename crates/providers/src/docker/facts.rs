@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bivouac_spec::Problem;
 use bivouac_spec::facts::{CgroupVersion, Facts};
 use bivouac_spec::quantity::Bytes;
+use bivouac_spec::{Class, Problem};
 use bivouac_sys::filesystem::space;
 use bivouac_sys::netlink::Link;
 use bollard::models::{Network, SystemInfo, SystemInfoCgroupVersionEnum, SystemVersion};
@@ -57,8 +57,17 @@ pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, P
         identity: identity(info, is_podman(&version)),
         place: format!("the engine at {}", engine.endpoint),
         remakes_for: REMAKES_FOR.to_vec(),
+        no_disks: Some(no_disks()),
         remote: !engine.is_socket() && engine.host(false).is_ok_and(|host| !host.is_loopback()),
     })
+}
+
+/// Nodes keep their data in volumes, because a volume outlives its container.
+#[must_use]
+pub fn no_disks() -> Problem {
+    let message = "the data of a container's node is in a volume, and engines limit the size of none that they keep themselves";
+    Problem::new(Class::Unfit, "provider.docker.no_disks", message)
+        .help("leave `resources.disk` out, or use provider `linux`")
 }
 
 /// What tells an engine from others. The folder is part of it: before version 25 the id is that of the machine.

@@ -48,6 +48,8 @@ use bivouac_spec::facts::Survey;
 use bivouac_spec::name::nearest;
 use bivouac_spec::{ClusterName, NodeName, ObservedCluster, Problem};
 use camino::Utf8PathBuf;
+
+pub use facts::no_disks;
 use tokio::sync::OnceCell;
 
 use create::Making;

@@ -2,7 +2,7 @@
 
 use bivouac_provider::NodeRequest;
 use bivouac_spec::Problem;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::container::{MODULES, Offer};
 use super::problem::port_taken;
@@ -13,13 +13,18 @@ pub(super) const ATTEMPTS: usize = 6;
 /// What a node is tried with next, after its engine said this. Nothing, where that would be of no use.
 pub(super) fn next_offer(said: &str, offer: &Offer, request: &NodeRequest) -> Option<Offer> {
     let next = offer.clone();
-    let shared = offer.shared_images.as_deref();
+    let lacks = |folder: &Option<Utf8PathBuf>| {
+        folder.as_deref().is_some_and(|folder| is_missing(said, folder))
+    };
     if said.contains(MODULES) && offer.modules {
         return Some(Offer { modules: false, ..next });
     }
-    if shared.is_some_and(|folder| is_missing(said, folder)) {
-        // It is on another machine after all, or has other mounts than we have.
+    // It is on another machine after all, or has other mounts than we have.
+    if lacks(&offer.shared_images) {
         return Some(Offer { shared_images: None, ..next });
+    }
+    if lacks(&offer.shared_cache) {
+        return Some(Offer { shared_cache: None, ..next });
     }
     if lacks_rights(said) && offer.privileged {
         return Some(Offer { privileged: false, ..next });
@@ -63,7 +68,8 @@ mod tests {
 
     fn all() -> Offer {
         let shared_images = Some("/store/images".into());
-        Offer { privileged: true, devices: Vec::new(), modules: true, shared_images }
+        let shared_cache = Some("/store/cache".into());
+        Offer { privileged: true, devices: Vec::new(), modules: true, shared_images, shared_cache }
     }
 
     #[test]
@@ -78,6 +84,10 @@ mod tests {
             (
                 "invalid mount config for type \"bind\": bind source path does not exist: /store/images",
                 Offer { shared_images: None, ..all() },
+            ),
+            (
+                "statfs /store/cache: no such file or directory",
+                Offer { shared_cache: None, ..all() },
             ),
         ] {
             assert_eq!(next_offer(said, &all(), &request).as_ref(), Some(&next));

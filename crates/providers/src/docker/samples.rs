@@ -27,7 +27,7 @@ pub(super) fn node() -> NodeRequest {
         node: "worker-0".parse().unwrap(),
         addresses: crate::samples::addresses(3),
         ports: vec![port(6443)],
-        resources: Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)) },
+        resources: Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)), disk: None },
         image: ImagePaths {
             key: "key".to_owned(),
             digest: "sha256:0".to_owned(),
@@ -35,6 +35,7 @@ pub(super) fn node() -> NodeRequest {
             layers: Vec::new(),
             rootfs: "/store/rootfs".into(),
             shared_images: "/store/images".into(),
+            shared_cache: "/store/cache".into(),
         },
         agent: "/usr/bin/bivouac".into(),
     }

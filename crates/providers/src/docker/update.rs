@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn only_less_memory_than_before_is_asked_about() {
-        let wanted = |memory: Option<u64>| Resources { cpus: None, memory: memory.map(Bytes) };
+        let wanted =
+            |memory: Option<u64>| Resources { memory: memory.map(Bytes), ..Resources::default() };
         for (memory, before, asked) in [
             (None, Some(4), None),
             (Some(4), Some(4), None),
@@ -233,9 +234,9 @@ mod tests {
     fn a_limit_that_is_taken_away_becomes_the_machine_s() {
         let machine =
             SystemInfo { ncpu: Some(4), mem_total: Some(8 << 30), ..SystemInfo::default() };
-        let none = Resources { cpus: None, memory: None };
+        let none = Resources::default();
         assert_eq!(limits(none, &HostConfig::default(), &machine), None);
-        let some = Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)) };
+        let some = Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)), disk: None };
         let body = limits(some, &HostConfig::default(), &machine).unwrap();
         assert_eq!((body.nano_cpus, body.memory), (Some(1_500_000_000), Some(1 << 30)));
         assert_eq!(body.memory_swap, body.memory);

@@ -9,10 +9,12 @@ use bivouac_spec::quantity::Bytes;
 use bivouac_sys::capability::{self, Capabilities};
 use bivouac_sys::cgroup::{Hierarchy, Version};
 use bivouac_sys::filesystem::space;
+use bivouac_sys::namespace;
 use bivouac_sys::netlink::Link;
 use camino::Utf8Path;
 use ipnet::IpNet;
 
+use super::disk;
 use super::filesystems::file_systems;
 use super::folder::StateFolder;
 use super::names::Owner;
@@ -23,6 +25,8 @@ pub(super) fn facts(state: &StateFolder) -> Result<Facts, Problem> {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let version = Hierarchy::detect().map_or(Version::V2, |hierarchy| hierarchy.version());
     let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let file_systems = file_systems();
+    let no_disks = disk::refusal(kernel.trim(), &file_systems);
     Ok(Facts {
         kernel: kernel.trim().to_owned(),
         architecture: architecture().to_owned(),
@@ -40,12 +44,13 @@ pub(super) fn facts(state: &StateFolder) -> Result<Facts, Problem> {
         occupied: occupied().or_problem("netlink", "the host's networks cannot be listed")?,
         reaches_nodes: true,
         shares_network: true,
-        file_systems: file_systems(),
+        file_systems,
         // There is one, whatever its machine id says: that may change.
         identity: String::new(),
         place: "this machine".to_owned(),
-        remakes_for: vec![Aspect::Image],
+        remakes_for: vec![Aspect::Image, Aspect::Disk],
         remote: false,
+        no_disks,
     })
 }
 
@@ -67,6 +72,7 @@ pub(super) fn open_files() -> u64 {
 
 fn raises_limits() -> bool {
     capability::has(Capabilities::SYS_RESOURCE).unwrap_or(false)
+        && namespace::is_first_user().unwrap_or(false)
 }
 
 fn architecture() -> &'static str {

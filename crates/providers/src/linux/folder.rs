@@ -8,6 +8,7 @@
 //!                          config.json     what the agent makes of it  console.log what it said before it had logs
 //!                          upper/ work/    changes to the image        root/       where the root is mounted
 //!                          data/NAME/      real directories
+//!                          disk.ext4       a disk of the node's own; then these three are on it, but for logs
 //! ```
 //!
 //! Names that are no DNS labels can never be those of a cluster or a node.
@@ -119,6 +120,26 @@ impl NodeFolder {
     /// Where its root is mounted, in its own mount namespace only.
     pub(super) fn root(&self) -> Utf8PathBuf {
         self.0.join("root")
+    }
+
+    /// A file with all that the node writes, where it has a disk of its own.
+    pub(super) fn disk(&self) -> Utf8PathBuf {
+        self.0.join("disk.ext4")
+    }
+
+    /// A disk that is not whole yet.
+    pub(super) fn disk_new(&self) -> Utf8PathBuf {
+        self.0.join("disk.new")
+    }
+
+    /// Is there while the disk becomes larger.
+    pub(super) fn disk_growing(&self) -> Utf8PathBuf {
+        self.0.join("disk.growing")
+    }
+
+    /// Where the disk is mounted, in the node's own mount namespace only.
+    pub(super) fn disk_mounted(&self) -> Utf8PathBuf {
+        self.0.join("disk")
     }
 
     /// The host's side of a real directory of the node.

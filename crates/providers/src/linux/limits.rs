@@ -59,7 +59,8 @@ mod tests {
     #[test]
     fn a_part_of_a_processor_is_seen_as_one() {
         for (millis, seen) in [(100, 1), (1000, 1), (1001, 2), (2000, 2)] {
-            let resources = Resources { cpus: Some(Cpus(millis)), memory: Some(Bytes(1 << 30)) };
+            let resources =
+                Resources { cpus: Some(Cpus(millis)), memory: Some(Bytes(1 << 30)), disk: None };
             let expected = View { cpus: Some(seen), memory: Some(1 << 30) };
             assert_eq!(view(resources), expected);
         }

@@ -12,6 +12,7 @@
 //!
 //! Not here: what runs on a node (the agent, from the node config), and the kernel calls themselves (`bivouac_sys`).
 
+mod disk;
 mod facts;
 mod filesystems;
 mod folder;
@@ -214,9 +215,11 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Prepared, Probl
         failed("no_address", format_args!("node {node} of cluster {cluster} has no address"))
     })?;
     folder::ensure(&folder.0)?;
-    let shared_images = &request.image.shared_images;
-    fs_err::create_dir_all(shared_images)
-        .or_problem("folder", format_args!("the folder {shared_images} cannot be made"))?;
+    let (shared_images, shared_cache) = (&request.image.shared_images, &request.image.shared_cache);
+    for shared in [shared_images, shared_cache] {
+        fs_err::create_dir_all(shared)
+            .or_problem("folder", format_args!("the folder {shared} cannot be made"))?;
+    }
     let config = serde_json::to_vec(&request.config)
         .or_problem("config", format_args!("the config of node {node} cannot be written"))?;
     record::write_secret(&folder.config(), &config)?;
@@ -242,6 +245,7 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Prepared, Probl
         resources: request.resources,
         rootfs: request.image.rootfs.clone(),
         shared_images: shared_images.clone(),
+        shared_cache: shared_cache.clone(),
         agent: ensure_agent(state, request)?,
         machine_id,
         leftover,

@@ -46,6 +46,8 @@ pub(super) struct Boot {
     pub(super) rootfs: Utf8PathBuf,
     /// The container images that nodes of this host share.
     pub(super) shared_images: Utf8PathBuf,
+    /// The folder that nodes of this host share to write to.
+    pub(super) shared_cache: Utf8PathBuf,
     /// The cluster's copy of the agent.
     pub(super) agent: Utf8PathBuf,
     pub(super) machine_id: String,

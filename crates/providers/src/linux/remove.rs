@@ -1,6 +1,6 @@
 //! Stopping and removing. What is not there is success; what fails does not keep the rest from being removed.
 //!
-//! Order of a node: processes, then link and routes, control group, folder. Its mounts go with its processes.
+//! Order of a node: processes, then link and routes, control group, folder. Its mounts go with its processes; a disk is waited for.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,7 +21,7 @@ use super::parameters::Notes;
 use super::problem::{OrProblem as _, acquire, failed, join};
 use super::record::{NodeRecord, find_process};
 use super::tree::{remove_quiet_tree, remove_tree};
-use super::{group, observe, parameters, passage};
+use super::{disk, group, observe, parameters, passage};
 
 /// How long the kernel may take to end processes that were killed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,10 +82,14 @@ pub(super) fn node(
             format_args!("the control group of node {node} of cluster {cluster} cannot be removed"),
         )
     });
+    let disk = match &processes {
+        Ok(()) => disk::wait_until_free(&folder, cluster, node),
+        Err(_) => Ok(()),
+    };
     let files = discard(state, &folder.0, processes.is_ok() && cgroup.is_ok());
     let lock_file = lock.map_or(Ok(()), |_lock| remove_file(&folder.lock()));
     join(
-        [processes, network, cgroup, files, lock_file]
+        [processes, network, cgroup, disk, files, lock_file]
             .into_iter()
             .filter_map(Result::err)
             .collect(),

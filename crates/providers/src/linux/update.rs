@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! limits, routes, hosts, config    in place, by a process that enters the node; then `bivouac agent apply` in it
-//! image, or an agent too old       stopped, and started anew around its data
+//! image, disk, an agent too old    stopped, and started anew around its data
 //! ports                            rules of the host: `ensure_network` made them
 //! ```
 //!
@@ -48,7 +48,7 @@ pub(super) async fn update(
     aspects: &[Aspect],
 ) -> Result<Outcome, Problem> {
     let has = |aspect| aspects.contains(&aspect);
-    if has(Aspect::Image) {
+    if has(Aspect::Image) || has(Aspect::Disk) {
         return stop(state, request).await;
     }
     let (owned_state, owned) = (state.clone(), request.clone());

@@ -14,7 +14,7 @@ use bivouac_spec::node::{Ground as GroundDocument, paths};
 use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{Class, ObservedNode, PublishedPort};
 use camino::Utf8Path;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::ground::{Ground, provider};
 use crate::{changes, families};
@@ -280,12 +280,15 @@ async fn logs() {
     let path = Utf8Path::new(paths::LOGS).join("etcd.log");
     let content = |text: &'static str| -> bivouac_provider::Reader { Box::new(text.as_bytes()) };
     node.put(&path, 0o600, content("one\ntwo\nthree\n")).await.unwrap();
-    ground.provider.stop_node(&ground.cluster, &ground.node(0), GRACE).await.unwrap();
     let ask = |service: Option<&str>, tail, follow| LogRequest {
         service: service.map(str::to_owned),
         tail,
         follow,
     };
+    // Before it says that it started it may not heed a signal.
+    let mut lines = BufReader::new(node.logs(&ask(None, None, true)).await.unwrap()).lines();
+    lines.next_line().await.unwrap();
+    ground.provider.stop_node(&ground.cluster, &ground.node(0), GRACE).await.unwrap();
     let etcd = text(node.logs(&ask(Some("etcd"), Some(2), true)).await.unwrap()).await;
     assert_eq!(etcd, "two\nthree\n");
     let agent = text(node.logs(&ask(None, None, false)).await.unwrap()).await;

@@ -160,7 +160,11 @@ impl Ground {
             node,
             addresses: self.addresses(),
             ports: Vec::new(),
-            resources: Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)) },
+            resources: Resources {
+                cpus: Some(Cpus(1500)),
+                memory: Some(Bytes(1 << 30)),
+                disk: None,
+            },
             image,
             agent,
             config,
@@ -233,5 +237,6 @@ fn image_in(base: &Utf8Path) -> ImagePaths {
         layers: vec![LayerPath { blob, diff_id: digest, size: plain.len() as u64 }],
         rootfs: base.join("rootfs"),
         shared_images: base.join("shared"),
+        shared_cache: base.join("cache"),
     }
 }

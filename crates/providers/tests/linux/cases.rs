@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bivouac_provider::conformance::{self, Outcome};
 use bivouac_provider::{ExecRequest, Node, Process, Provider, Stdio};
@@ -13,12 +13,15 @@ use camino::Utf8Path;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::ground::{Ground, machine, traces};
-use crate::{changes, families, passage, ports};
+use crate::{changes, disks, families, passage, ports};
+
+/// It only ends what hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 21] = [
+pub(crate) const ALL: [(&str, Case); 23] = [
     ("conforms", || Box::pin(conforms())),
     ("a_node_sees_what_it_must_see", || Box::pin(sights())),
     ("nodes_and_pods_are_reached", || Box::pin(reach())),
@@ -40,6 +43,8 @@ pub(crate) const ALL: [(&str, Case); 21] = [
     ("a_node_is_made_anew_around_its_data", || Box::pin(changes::anew())),
     ("after_a_reboot_all_comes_back", || Box::pin(changes::rebooted())),
     ("a_node_sees_its_limits", || Box::pin(changes::seen())),
+    ("a_node_writes_no_more_than_its_disk_holds", || Box::pin(disks::limited())),
+    ("a_disk_becomes_larger", || Box::pin(disks::grown())),
 ];
 
 /// Removes the cluster when the test panics, too.
@@ -150,11 +155,19 @@ async fn sights() {
     }
     // The same machine after a restart.
     let (name, index) = (&ground.cluster, ground.node(0));
-    ground.provider.stop_node(name, &index, Duration::from_secs(20)).await.unwrap();
+    ground.provider.stop_node(name, &index, PATIENCE).await.unwrap();
     let node = start(&ground, 0).await;
     assert_eq!(text(&*node, "/etc/machine-id").await, machine_id);
-    let log = text(&*node, &format!("{}/agent.log", paths::LOGS)).await;
-    assert_eq!(log, "started as 1 in node-0\nstopped\nstarted as 1 in node-0\n");
+    let wanted = "started as 1 in node-0\nstopped\nstarted as 1 in node-0\n";
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Its last line is written some time after it was started.
+        let log = text(&*node, &format!("{}/agent.log", paths::LOGS)).await;
+        if log == wanted {
+            break;
+        }
+        assert!(wanted.starts_with(&log) && Instant::now() < deadline, "{log}");
+    }
 }
 
 async fn reach() {
@@ -242,7 +255,7 @@ async fn killed() {
     let pid = observed(&ground).await.unwrap().nodes[&ground.node(0)].pid.unwrap();
     let process = PidFd::open(pid).unwrap();
     process.send_signal(Signal::KILL).unwrap();
-    assert_eq!(process.wait(Some(Duration::from_secs(20))).unwrap(), Wait::Exited);
+    assert_eq!(process.wait(Some(PATIENCE)).unwrap(), Wait::Exited);
     let found = observed(&ground).await.unwrap();
     assert_eq!(found.nodes[&ground.node(0)].state, ObservedState::Stopped);
     let node = start(&ground, 0).await;

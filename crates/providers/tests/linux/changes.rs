@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::cases::{Cleanup, exec, observed, output, pid, start, text};
 use crate::ground::{Family, Ground, in_network, traces};
 
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(120);
 
 async fn assert_recorded(ground: &Ground, request: &NodeRequest) {
     let observed = observed(ground).await.unwrap();
@@ -25,7 +25,8 @@ async fn assert_recorded(ground: &Ground, request: &NodeRequest) {
 }
 
 fn limits(cpus: Option<u32>, mebibytes: Option<u64>) -> Resources {
-    Resources { cpus: cpus.map(Cpus), memory: mebibytes.map(|number| Bytes(number << 20)) }
+    let memory = mebibytes.map(|number| Bytes(number << 20));
+    Resources { cpus: cpus.map(Cpus), memory, disk: None }
 }
 
 /// The first number after this key.
@@ -77,7 +78,8 @@ pub(crate) async fn in_place() {
         assert_eq!(memory_limit(&*node).await, memory.to_string());
         let seen = number(&text(&*node, "/proc/meminfo").await, "MemTotal:");
         assert_eq!(seen, Some(memory / 1024));
-        assert_eq!(text(&*node, "/sys/devices/system/cpu/online").await, "0\n");
+        let online = text(&*node, "/sys/devices/system/cpu/online").await;
+        assert!(online.trim().parse::<u32>().is_ok(), "{online}");
         assert_recorded(&ground, &request).await;
     }
     request.resources = limits(None, None);

@@ -139,7 +139,11 @@ impl Ground {
             node,
             addresses: self.addresses(),
             ports: Vec::new(),
-            resources: Resources { cpus: Some(Cpus(1500)), memory: Some(Bytes(1 << 30)) },
+            resources: Resources {
+                cpus: Some(Cpus(1500)),
+                memory: Some(Bytes(1 << 30)),
+                disk: None,
+            },
             image: ImagePaths {
                 key: "test".to_owned(),
                 digest: "sha256:test".to_owned(),
@@ -147,6 +151,7 @@ impl Ground {
                 layers: Vec::new(),
                 rootfs: self.image.join("rootfs"),
                 shared_images: self.image.join("shared"),
+                shared_cache: self.image.join("cache"),
             },
             agent: Utf8PathBuf::from_path_buf(std::env::current_exe().unwrap()).unwrap(),
             config,
@@ -211,7 +216,7 @@ pub(crate) fn traces(ground: &Ground) -> BTreeSet<String> {
 /// What must be the same on the machine before and after. Clusters of others, which come and go meanwhile, are left out.
 pub(crate) fn machine() -> String {
     let command = "ip -brief link | cut -d' ' -f1 | grep -v '^bv'; ip route | grep -v ' dev bv'; \
-                   ip -6 route | grep -v ' dev bv'; \
+                   ip -6 route | grep -v ' dev bv' | sed 's/ expires [0-9]*sec//'; \
                    nft list tables | grep -v ' bivouac-'; grep -c . /proc/self/mountinfo; \
                    find /sys/fs/cgroup -type d -name 'bivouac-survey*'; ls /tmp | grep bivouac-survey; \
                    ip -brief link | grep -q '^bv-' || \

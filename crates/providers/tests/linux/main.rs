@@ -6,6 +6,7 @@
 
 mod cases;
 mod changes;
+mod disks;
 mod families;
 mod ground;
 mod passage;

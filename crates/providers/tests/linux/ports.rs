@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bivouac_provider::{NetworkRequest, Node, NodeRequest, Process, Provider, Stdio};
 use bivouac_spec::PublishedPort;
@@ -15,7 +15,8 @@ use crate::ground::{Ground, traces};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 pub(crate) const EVERY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-const PATIENCE: Duration = Duration::from_secs(10);
+/// It only ends what hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A port that is free at this moment on every address and for both protocols.
 pub(crate) fn free() -> u16 {
@@ -68,13 +69,22 @@ pub(crate) fn greeted(address: SocketAddr) -> std::io::Result<String> {
 
 fn answered(address: SocketAddr) -> std::io::Result<()> {
     let socket = UdpSocket::bind((EVERY, 0))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
     socket.connect(address)?;
-    socket.send(b"ping")?;
+    let deadline = Instant::now() + PATIENCE;
     let mut packet = [0; 64];
-    let length = socket.recv(&mut packet)?;
-    assert_eq!(&packet[..length], b"ping");
-    Ok(())
+    loop {
+        // What is sent over a link that just came up may be lost.
+        socket.send(b"ping")?;
+        match socket.recv(&mut packet) {
+            Ok(length) => {
+                assert_eq!(&packet[..length], b"ping");
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 pub(crate) async fn reached() {

@@ -70,7 +70,7 @@ fn answer(address: &str) -> u8 {
 }
 
 fn greet(address: &str) -> u8 {
-    let patience = Duration::from_secs(10);
+    let patience = Duration::from_secs(120);
     let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), patience).unwrap();
     io::copy(&mut stream, &mut io::stdout()).map_or(1, |_| 0)
 }

@@ -35,7 +35,7 @@ pub use nodes::{NodeGroup, NodeSpec, Resources, Role, Taint, TaintEffect};
 pub use path::Locations;
 pub use port::{Port, Protocol};
 pub use provider::{DockerProvider, LinuxProvider, Provider};
-pub use registries::{Credentials, Mirror, Proxy, Registry, Source};
+pub use registries::{Credentials, ImageCache, Mirror, Proxy, Registry, Source};
 pub use rules::NODES_MAX;
 pub use stack::{Bootstrap, Kubernetes, Stack};
 

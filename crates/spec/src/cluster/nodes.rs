@@ -90,6 +90,9 @@ pub struct Resources {
     /// Memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Bytes>,
+    /// A disk of this size for all that the node writes. It can become larger later, never smaller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Bytes>,
 }
 
 /// One node that a cluster file asks for.
@@ -182,6 +185,7 @@ impl Role {
     }
 }
 
+/// CPUs and memory in a few words.
 impl fmt::Display for Resources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.cpus, self.memory) {
@@ -205,6 +209,12 @@ impl Resources {
     /// Whether nothing is limited.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.cpus.is_none() && self.memory.is_none()
+        self.cpus.is_none() && self.memory.is_none() && self.disk.is_none()
+    }
+
+    /// Whether CPUs and memory are the same.
+    #[must_use]
+    pub fn is_same_machine(&self, other: &Self) -> bool {
+        (self.cpus, self.memory) == (other.cpus, other.memory)
     }
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Cluster, Kubernetes, Stack};
+use crate::quantity::Bytes;
 
 /// A registry of container images, and how nodes reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +92,28 @@ pub struct Proxy {
     /// What is reached without it: names with all that end in them, addresses, networks. The cluster's own are added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub no_proxy: Vec<String>,
+}
+
+/// A cache of container images on this machine, which is that of all clusters here that have one: what one node pulled, no other node pulls
+/// again. Clusters of the machine that `bivouac` runs on have it; those of an engine elsewhere pull as if it were not named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageCache {
+    /// How much it may hold. What was not used for the longest time goes first.
+    #[serde(default = "ImageCache::default_size")]
+    pub size: Bytes,
+}
+
+impl ImageCache {
+    const fn default_size() -> Bytes {
+        Bytes(20 << 30)
+    }
+}
+
+impl Default for ImageCache {
+    fn default() -> Self {
+        Self { size: Self::default_size() }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -191,13 +214,14 @@ mod tests {
             let is_prose = plain.trim_start().starts_with(|c: char| c.is_uppercase());
             text.push_str(if inside && !is_prose { &plain } else { line });
             text.push('\n');
-            inside &= !line.contains("noProxy");
+            inside &= !line.contains("size: 20GiB");
         }
         let cluster = super::super::parse(&text, "example.yaml").unwrap();
         let Stack::Kubernetes(kubernetes) = cluster.spec.stack else { panic!() };
         assert_eq!(kubernetes.registries.len(), 2);
         assert!(kubernetes.registries[0].mirrors[0].credentials.is_some());
         assert!(kubernetes.proxy.is_some());
+        assert_eq!(kubernetes.image_cache, Some(ImageCache::default()));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Addons, Incus, Proxy, Registry, Role};
+use super::{Addons, ImageCache, Incus, Proxy, Registry, Role};
 use crate::quantity::Span;
 
 /// What runs on the nodes.
@@ -44,6 +44,9 @@ pub struct Kubernetes {
     /// The proxy through which nodes reach registries. None when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// Keep the images that nodes pull, for all clusters of this machine. Not when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_cache: Option<ImageCache>,
 }
 
 /// How a Kubernetes cluster comes up.
@@ -95,6 +98,7 @@ impl Default for Kubernetes {
             drain_timeout: Self::default_drain_timeout(),
             registries: Vec::new(),
             proxy: None,
+            image_cache: None,
         }
     }
 }

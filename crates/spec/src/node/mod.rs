@@ -4,6 +4,7 @@
 pub mod config;
 pub mod graph;
 pub mod ground;
+pub mod image_cache;
 pub mod paths;
 pub mod probe;
 pub mod save;
@@ -14,6 +15,7 @@ pub mod unit;
 pub use config::{Content, File, FileKind, Mount, NodeConfig, Sysctl};
 pub use graph::check_units;
 pub use ground::{Ground, Route};
+pub use image_cache::{ImageCache, Upstream};
 pub use probe::{Check, Dns, Expect, HttpRequest, Probe, Tls, Vantage};
 pub use status::{NodePhase, NodeStatus, UnitState, UnitStatus};
 pub use unit::{Condition, Limits, Restart, Run, Service, Signal, Stop, Task};

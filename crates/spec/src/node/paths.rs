@@ -28,6 +28,10 @@ pub const SHARED_IMAGES: &str = "/var/lib/bivouac-images";
 /// layers are mounted where they lie.
 pub const OWN_IMAGES: &str = "/var/lib/bivouac/images";
 
+/// A folder that nodes of a host share and write to, for what any of them can use again. Absent where a ground has none. Nothing in it is the
+/// only one of its kind: it can be emptied at any time.
+pub const SHARED_CACHE: &str = "/srv/bivouac/cache";
+
 /// The kernel's whole `proc` where a stack mounts one. The one at `/proc` may be covered: a ground with limits of its own puts files
 /// over parts of it, and those stay as they were when they were written.
 pub const WHOLE_PROC: &str = "/run/pristine/proc";

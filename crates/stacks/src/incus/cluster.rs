@@ -13,8 +13,8 @@ use super::daemon::INCUSD;
 use super::keys::Secrets;
 use super::layout::{API_PORT, Layout, Member};
 use super::places::{
-    self, ASK, DATA, HOME, IMAGE, IMAGE_ALIAS, JOIN, JOINING_MARKER, OPTIONS, OWN, PRESEED, SEND,
-    SOCKET, TRUST, USERS,
+    self, ASK, DATA, HOME, IMAGE, IMAGE_ALIAS, ITSELF, JOIN, JOINING_MARKER, OPTIONS, OWN, PRESEED,
+    SEND, SOCKET, TRUST, USERS,
 };
 use super::preseed;
 use super::units::task;
@@ -71,13 +71,20 @@ pub(super) fn files(
         let request = preseed::join(layout, member, other, &secrets.cluster.certificate);
         files.push(File::public(format!("{JOIN}/{}.json", other.name()), format!("{request:#}\n")));
     }
-    files.extend(asking(layout, member, secrets));
+    for client in [(ASK, &secrets.joiner), (ITSELF, own)] {
+        files.extend(asking(layout, member, secrets, client));
+    }
     files.push(File::public(OWN, trust(member, own)));
     Ok(files)
 }
 
-/// A client that knows those who can be joined by what they will show.
-fn asking(layout: &Layout<'_>, member: &Member, secrets: &Secrets) -> Vec<File> {
+/// A client in a folder that is known by this certificate, and knows those who can be joined by what they will show.
+fn asking(
+    layout: &Layout<'_>,
+    member: &Member,
+    secrets: &Secrets,
+    (folder, known_by): (&str, &Issued),
+) -> Vec<File> {
     let remote = |other: &&Member| {
         let url = format!("https://{}:{API_PORT}", other.address);
         json!({"addr": url, "auth_type": "tls", "protocol": "incus", "public": false})
@@ -87,12 +94,12 @@ fn asking(layout: &Layout<'_>, member: &Member, secrets: &Secrets) -> Vec<File> 
         others.iter().map(|other| (other.name().as_str(), remote(other))).collect();
     let config = json!({"remotes": remotes});
     let mut files = vec![
-        File::public(format!("{ASK}/config.yml"), format!("{config:#}\n")),
-        File::public(format!("{ASK}/client.crt"), &secrets.joiner.certificate),
-        File::secret(format!("{ASK}/client.key"), secrets.joiner.key.expose()),
+        File::public(format!("{folder}/config.yml"), format!("{config:#}\n")),
+        File::public(format!("{folder}/client.crt"), &known_by.certificate),
+        File::secret(format!("{folder}/client.key"), known_by.key.expose()),
     ];
     files.extend(others.iter().map(|other| {
-        let path = format!("{ASK}/servercerts/{}.crt", other.name());
+        let path = format!("{folder}/servercerts/{}.crt", other.name());
         File::public(path, &secrets.cluster.certificate)
     }));
     files

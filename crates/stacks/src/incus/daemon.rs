@@ -7,8 +7,8 @@ use bivouac_spec::node::{
 use bivouac_spec::quantity::Span;
 
 use super::lan::LAN;
-use super::layout::Layout;
-use super::places::{DAEMON, DATA, HOME, LOGS, LXCFS, PRISTINE, SOCKET, WIPE_MARKER};
+use super::layout::{Layout, Member};
+use super::places::{DAEMON, DATA, HOME, JOINING_MARKER, LOGS, LXCFS, PRISTINE, SOCKET};
 use super::storage;
 use super::units::{names, service, shell};
 
@@ -94,10 +94,11 @@ fn before_incusd(layout: &Layout<'_>) -> Vec<String> {
     units
 }
 
-pub(super) fn services(layout: &Layout<'_>) -> Vec<Service> {
+pub(super) fn services(layout: &Layout<'_>, member: &Member) -> Vec<Service> {
     let mounted = Probe::new(Check::File(format!("{LXCFS}/proc/meminfo").into()));
     let lxcfs = ["/usr/bin/lxcfs", "-f", LXCFS].map(str::to_owned).into();
-    let incusd = [WIPE_MARKER, DATA, DAEMON, "--group", "incus-admin"];
+    let name = member.name().as_str();
+    let incusd = [JOINING_MARKER, name, DATA, DAEMON, "--group", "incus-admin"];
     let incusd = shell(INCUSD, DAEMON_SCRIPT, &incusd);
     let answers = Probe::new(Check::Socket(SOCKET.into()));
     let (facts, never) = (layout.facts, u64::MAX);

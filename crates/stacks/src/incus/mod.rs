@@ -129,7 +129,7 @@ fn node_config(
     files.extend(lan::files(layout, member));
     files.extend(cluster::files(layout, member, secrets)?);
     let mut services = lan::services(layout, member);
-    services.extend(daemon::services(layout));
+    services.extend(daemon::services(layout, member));
     services.extend(guard::service_of(layout, member));
     let mut tasks = lan::tasks(layout, member);
     tasks.extend(storage::tasks(layout.settings));

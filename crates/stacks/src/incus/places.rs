@@ -31,10 +31,8 @@ pub(super) const CLUSTER: (&str, &str) = ("/etc/incus/cluster.crt", "/etc/incus/
 pub(super) const USERS: &str = "/etc/incus/users";
 /// How this member itself is trusted.
 pub(super) const OWN: &str = "/etc/incus/own.json";
-/// There while a join is under way.
+/// There while a join is under way. With `.wipe` at its end: there when incusd is to forget everything before it starts.
 pub(super) const JOINING_MARKER: &str = "/var/lib/bivouac/incus.joining";
-/// There when incusd is to forget everything before it starts.
-pub(super) const WIPE_MARKER: &str = "/var/lib/bivouac/incus.joining.wipe";
 /// A folder with a document for each other member: how it is trusted.
 pub(super) const TRUST: &str = "/etc/incus/trust";
 /// A folder with a document for each member that can be joined.
@@ -42,6 +40,8 @@ pub(super) const JOIN: &str = "/etc/incus/join";
 
 /// The configuration of a client that asks other members while this one is none yet.
 pub(super) const ASK: &str = "/etc/incus/ask";
+/// The same, by which it shows who it will be among them.
+pub(super) const ITSELF: &str = "/etc/incus/itself";
 
 /// The image that instances are made from, in the node image.
 pub(super) const IMAGE: &str = "/usr/share/bivouac/instances/debian.tar";

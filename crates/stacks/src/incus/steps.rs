@@ -15,9 +15,9 @@ const MOVE: Duration = Duration::from_secs(300);
 const QUICK: Duration = Duration::from_secs(60);
 
 /// A member that answers gives its instances to the others; one that is lost takes them with it.
-const LEAVE: &str = include_str!("scripts/leave.sh");
+const LEAVE: &str = concat!(include_str!("scripts/listed.sh"), include_str!("scripts/leave.sh"));
 /// One of the same name that was there before is lost: its data went with the node.
-const COME: &str = include_str!("scripts/come.sh");
+const COME: &str = concat!(include_str!("scripts/listed.sh"), include_str!("scripts/come.sh"));
 
 pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>) -> Vec<Step> {
     match change {

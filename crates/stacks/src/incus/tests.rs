@@ -106,6 +106,7 @@ fn facts() -> Facts {
         place: String::new(),
         remote: false,
         remakes_for: Vec::new(),
+        no_disks: None,
     }
 }
 
@@ -366,15 +367,17 @@ fn a_guard_that_watches_nothing_is_not_there() {
 
 #[test]
 fn scripts_are_scripts() {
-    let config = Bench::new(2).config("member-0");
-    let of_tasks = config.tasks.iter().filter_map(|task| match &task.run {
+    let configs = ["member-0", "member-1"].map(|member| Bench::new(2).config(member));
+    let of_tasks = configs.iter().flat_map(|config| &config.tasks);
+    let of_tasks = of_tasks.filter_map(|task| match &task.run {
         Run::Command(command) => Some(command.clone()),
         _ => None,
     });
-    let of_services = config.services.iter().map(|service| service.command.clone());
+    let of_services = configs.iter().flat_map(|config| &config.services);
+    let of_services = of_services.map(|service| service.command.clone());
     let scripts: Vec<_> =
         of_tasks.chain(of_services).filter(|command| command[0] == "/bin/sh").collect();
-    assert!(scripts.len() >= 4);
+    assert!(scripts.len() >= 8);
     for script in scripts {
         let checked = std::process::Command::new("/bin/sh").args(["-n", "-c", &script[2]]).status();
         assert!(checked.unwrap().success(), "{}", script[3]);

@@ -15,7 +15,7 @@ use super::{etcd, tuning};
 pub(super) const API_SERVER: &str = "kube-apiserver";
 pub(super) const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 pub(super) const SCHEDULER: &str = "kube-scheduler";
-/// A task on every node: the API server that the node talks to answers everybody.
+/// A task on every node: the API server that the node talks to answers everybody. On a control plane: and what it makes by itself is there.
 pub(super) const API: &str = "api";
 
 /// The scheduler's configuration.

@@ -13,6 +13,7 @@ use bivouac_pki::{
 use bivouac_spec::cluster::{Bootstrap, Cni};
 use bivouac_spec::node::{File, FileKind};
 use bivouac_spec::{NodeName, Problem};
+use sha2::{Digest as _, Sha256};
 
 use super::flannel::FLANNEL;
 use super::layout::{Layout, Member};
@@ -79,6 +80,13 @@ fn read_only(pki: &mut Pki) -> Source<'_> {
         used: None,
         validity: Validity::starting(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)),
     }
+}
+
+/// A token for this purpose that nobody knows who does not know the keys; always the same one.
+pub(super) fn token(keys: &Keys, purpose: &str) -> Result<String, Problem> {
+    let secret = decode(keys)?.authorities.cluster.key;
+    let text = format!("bivouac {purpose}\n{}", secret.expose());
+    Ok(hex::encode(Sha256::digest(text)))
 }
 
 fn unchanged(pki: &Pki, keys: &Keys) -> Result<(), Problem> {

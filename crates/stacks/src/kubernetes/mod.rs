@@ -8,7 +8,7 @@
 //!                              |            +--> kube-scheduler
 //!                              +--> api* > kube-controller-manager
 //! every node:    balancer (where there are several control planes)
-//!                api* (the API answers everybody), announced* (its Node object is there), nat*, pod-network*
+//!                api* (the API answers everybody, and has its roles), announced* (its Node object is there), nat*, pod-network*
 //!                containerd > images* > kubelet        (kubelet waits for `announced`)
 //!                                       kube-proxy     (waits for `announced`, `nat`)
 //!                                       load-balancer  (waits for `kube-proxy`)
@@ -19,7 +19,7 @@
 //! - [`layout`]: the cluster, looked at; [`keys`]: certificates and kubeconfigs; [`manifests`]: objects in the API
 //! - [`etcd`], [`control_plane`], [`node`], [`balancer`], or [`kubeadm`] in their place; [`runtime`], [`network`], [`flannel`], [`load_balancer`]:
 //!   services, tasks and files
-//! - [`registries`]: where images come from; [`sources`]: what the cluster file only points to
+//! - [`registries`]: where images come from; [`image_cache`]: what is kept of them; [`sources`]: what the cluster file only points to
 //! - [`watch`]: what a change of files means; [`steps`], [`addons`]: what else a change of the cluster means; [`fork`]: a copy becomes another cluster
 //! - [`probes`]: the questions that order them; [`conditions`]: when a node is usable
 //! - [`settings`]: configuration that all nodes share; [`places`], [`versions`], [`tuning`]: paths, images and figures
@@ -32,6 +32,7 @@ mod control_plane;
 mod etcd;
 mod flannel;
 mod fork;
+mod image_cache;
 mod keys;
 mod kubeadm;
 mod layout;
@@ -68,6 +69,7 @@ use crate::stack::{
     Access, Change, Drain, Given, Keys, KubernetesAccess, RenderRequest, Stack, Step,
 };
 use command::after;
+use image_cache::ImageCache;
 use layout::{API_PORT, Layout, Member};
 
 /// The `kubernetes` stack.
@@ -102,7 +104,11 @@ impl Stack for Kubernetes {
     ) -> Result<BTreeMap<NodeName, NodeConfig>, Problem> {
         let layout = Layout::of(request, &self.settings)?;
         let mut files = keys::render(&layout, keys)?;
-        let registries = registries::files(&layout, &sources::kept(Some(keys))?)?;
+        let (sources, cache) = (sources::kept(Some(keys))?, ImageCache::of(&layout, keys)?);
+        let mut registries = registries::files(&layout, &sources, cache.as_ref())?;
+        if let Some(cache) = cache {
+            registries.push(cache.file(&layout, &sources)?);
+        }
         let render = |member: &Member| {
             let mut secret = files.remove(member.name()).unwrap_or_default();
             secret.extend(registries.iter().cloned());
@@ -171,6 +177,7 @@ fn node_config(layout: &Layout<'_>, member: &Member, secret: Vec<File>) -> NodeC
     files.extend(network::files(layout, member));
     let mut services = vec![runtime::service(layout)];
     services.append(&mut units.services);
+    services.extend(image_cache::service(layout));
     let mut tasks = network::tasks(layout, member);
     tasks.append(&mut units.tasks);
     tasks.extend(runtime::tasks(layout));

@@ -9,7 +9,7 @@ use super::control_plane::{API, API_SERVER};
 use super::layout::{Layout, Member};
 use super::network;
 use super::places::{self, KUBELET_CONFIG, PROXY_CONFIG};
-use super::probes::{self, announced, local, open_to_all};
+use super::probes::{self, announced, local, open_to_clients};
 use super::runtime::{CONTAINERD, IMAGES};
 use super::{settings, tuning};
 
@@ -69,11 +69,14 @@ pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
     } else {
         (member.api, clients.clone())
     };
+    let mut questions =
+        if member.is_control_plane() { probes::first_objects(member) } else { Vec::new() };
+    questions.push(("the API server", open_to_clients(server)));
     // Where there are others, the kubelet does not depend on its own node's server.
     let early = if clients.is_empty() { own.clone() } else { clients };
     let announced = announced(member, probes::kubelet());
     vec![
-        ask(API, own, vec![("the API server", open_to_all(server))]),
+        ask(API, own, questions),
         ask(ANNOUNCED, early, vec![("this node's Node object", announced)]),
     ]
 }

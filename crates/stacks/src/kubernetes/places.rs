@@ -51,6 +51,8 @@ pub(super) const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 pub(super) const LIMITS: &str = "/etc/bivouac/limits";
 /// How registries are reached, one folder each.
 pub(super) const REGISTRIES: &str = "/etc/containerd/certs.d";
+/// What the cache of images is told.
+pub(super) const IMAGE_CACHE: &str = "/etc/bivouac/image-cache.json";
 /// containerd's socket.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 /// Networks of pods.

@@ -59,7 +59,7 @@ pub(super) fn local(port: u16, path: &str) -> Probe {
 
 /// The API server answers those whom it need not look up. Two of its own start-up steps are left out of the question: making roles
 /// and making priority classes both begin with a second of doing nothing (`wait.Poll` in `pkg/registry/{rbac,scheduling}/rest`),
-/// which is time enough for a kubelet to start. Who needs those roles waits for [`open_to_all`].
+/// which is time enough for a kubelet to start. Who needs what they make asks for it: [`first_objects`].
 pub(super) fn open_to_administrators(member: &Member) -> Probe {
     let (request, expect) = (administrators(member), Expect::success());
     Probe::new(Check::Http { request, expect }).every(tuning::PROBE)
@@ -67,9 +67,37 @@ pub(super) fn open_to_administrators(member: &Member) -> Probe {
 
 /// The same as a request.
 pub(super) fn administrators(member: &Member) -> HttpRequest {
+    ready_but_for_first_objects(member.server()).tls(super_admin())
+}
+
+/// The same, answered to everybody who may ask: without a name one may do so only when the roles are there.
+pub(super) fn open_to_clients(api: SocketAddr) -> HttpRequest {
+    ready_but_for_first_objects(api).tls(anonymous())
+}
+
+fn ready_but_for_first_objects(api: SocketAddr) -> HttpRequest {
     let late = ["rbac/bootstrap-roles", "scheduling/bootstrap-system-priority-classes"];
     let late = late.map(|step| format!("exclude=poststarthook/{step}")).join("&");
-    HttpRequest::get(format!("https://{}/readyz?{late}", member.server())).tls(super_admin())
+    HttpRequest::get(format!("https://{api}/readyz?{late}"))
+}
+
+/// The objects that an API server makes by itself are there. It makes them one after the other, and these are the last. They lie in etcd
+/// from then on: with its data, nobody waits for the second after which an API server looks whether they are as they should be.
+pub(super) fn first_objects(member: &Member) -> Vec<(&'static str, HttpRequest)> {
+    let (roles, classes) = ("rbac.authorization.k8s.io/v1", "scheduling.k8s.io/v1");
+    let bindings = |namespace: &str, name: &str| {
+        format!("{roles}/namespaces/{namespace}/rolebindings/system:controller:{name}")
+    };
+    let objects = [
+        ("the roles of kube-system", bindings("kube-system", "token-cleaner")),
+        ("the roles of kube-public", bindings("kube-public", "bootstrap-signer")),
+        ("the first priority class", format!("{classes}/priorityclasses/system-node-critical")),
+        ("the second priority class", format!("{classes}/priorityclasses/system-cluster-critical")),
+    ];
+    let get = |path: String| {
+        HttpRequest::get(format!("https://{}/apis/{path}", member.server())).tls(super_admin())
+    };
+    objects.map(|(what, path)| (what, get(path))).into()
 }
 
 /// The API server answers everybody: without a name one may ask only when the roles are there.

@@ -12,6 +12,7 @@ use bivouac_spec::node::File;
 use bivouac_spec::node::config::Environment;
 use camino::Utf8PathBuf;
 
+use super::image_cache::ImageCache;
 use super::layout::Layout;
 use super::places;
 use super::sources::{Sources, look_up};
@@ -20,36 +21,66 @@ use super::sources::{Sources, look_up};
 const DEFAULT_FOLDER: &str = "_default";
 
 /// The files of all registries.
-pub(super) fn files(layout: &Layout<'_>, sources: &Sources) -> Result<Vec<File>, Problem> {
-    let mut files = Vec::new();
-    for registry in &layout.settings.registries {
-        files.extend(registry_files(registry, sources)?);
+pub(super) fn files(
+    layout: &Layout<'_>,
+    sources: &Sources,
+    cache: Option<&ImageCache>,
+) -> Result<Vec<File>, Problem> {
+    let (mut files, registries) = (Vec::new(), &layout.settings.registries);
+    for registry in registries {
+        files.extend(registry_files(registry, sources, cache)?);
+    }
+    if let Some(cache) = cache
+        && !registries.iter().any(|registry| registry.host == Registry::ALL)
+    {
+        let path = format!("{}/{DEFAULT_FOLDER}/hosts.toml", places::REGISTRIES);
+        files.push(File::secret(path, cache.host()));
     }
     Ok(files)
 }
 
-fn registry_files(registry: &Registry, sources: &Sources) -> Result<Vec<File>, Problem> {
-    let folder = match registry.host.as_str() {
-        Registry::ALL => format!("{}/{DEFAULT_FOLDER}", places::REGISTRIES),
-        host => format!("{}/{host}", places::REGISTRIES),
-    };
-    let mut hosts = Hosts { folder, sources, files: Vec::new(), text: String::new() };
+fn registry_files(
+    registry: &Registry,
+    sources: &Sources,
+    cache: Option<&ImageCache>,
+) -> Result<Vec<File>, Problem> {
+    let mut hosts = Hosts { registry, sources, files: Vec::new(), text: String::new() };
     // What belongs to no table comes first.
-    hosts.server(registry)?;
+    hosts.server()?;
+    if let Some(cache) = cache {
+        hosts.text.push_str(&cache.host());
+    }
     for (index, mirror) in registry.mirrors.iter().enumerate() {
         hosts.mirror(index, mirror)?;
     }
     if let Some(credentials) = &registry.credentials {
         hosts.header("header", credentials)?;
     }
-    let Hosts { folder, mut files, text, .. } = hosts;
-    files.insert(0, File::secret(format!("{folder}/hosts.toml"), text));
+    let Hosts { mut files, text, .. } = hosts;
+    files.insert(0, File::secret(format!("{}/hosts.toml", folder(registry)), text));
     Ok(files)
+}
+
+fn folder(registry: &Registry) -> String {
+    match registry.host.as_str() {
+        Registry::ALL => format!("{}/{DEFAULT_FOLDER}", places::REGISTRIES),
+        host => format!("{}/{host}", places::REGISTRIES),
+    }
+}
+
+/// The file with the authorities of a registry.
+pub(super) fn own_authorities(registry: &Registry) -> Utf8PathBuf {
+    format!("{}/registry.pem", folder(registry)).into()
+}
+
+/// The file with the authorities of one of its mirrors.
+pub(super) fn mirror_authorities(registry: &Registry, index: usize) -> Utf8PathBuf {
+    format!("{}/mirror-{index}.pem", folder(registry)).into()
 }
 
 /// A `hosts.toml` that is being written.
 struct Hosts<'a> {
-    folder: String,
+    registry: &'a Registry,
     sources: &'a Sources,
     /// Those that it names.
     files: Vec<File>,
@@ -63,7 +94,8 @@ impl Hosts<'_> {
     }
 
     /// The registry itself, which is asked last. containerd knows where it is, unless that is said.
-    fn server(&mut self, registry: &Registry) -> Result<(), Problem> {
+    fn server(&mut self) -> Result<(), Problem> {
+        let registry = self.registry;
         let host = &registry.host;
         if registry.only_mirrors {
             // Who can only take images is not asked for one.
@@ -75,7 +107,7 @@ impl Hosts<'_> {
             // long as nothing is said.
             self.line(&format!("server = {}", quoted(&format!("http://{host}"))));
         }
-        self.access(registry.ca_file.as_ref(), registry.insecure, "registry")
+        self.access(registry.ca_file.as_ref(), registry.insecure, own_authorities(registry))
     }
 
     fn mirror(&mut self, index: usize, mirror: &Mirror) -> Result<(), Problem> {
@@ -88,8 +120,8 @@ impl Hosts<'_> {
         }
         // With a setting for TLS, HTTP would be tried second.
         if url.starts_with("https:") {
-            let name = format!("mirror-{index}");
-            self.access(mirror.ca_file.as_ref(), mirror.insecure, &name)?;
+            let file = mirror_authorities(self.registry, index);
+            self.access(mirror.ca_file.as_ref(), mirror.insecure, file)?;
         }
         match &mirror.credentials {
             Some(credentials) => self.header(&format!("{table}.header"), credentials),
@@ -101,13 +133,12 @@ impl Hosts<'_> {
         &mut self,
         ca_file: Option<&Utf8PathBuf>,
         insecure: bool,
-        name: &str,
+        file: Utf8PathBuf,
     ) -> Result<(), Problem> {
         if let Some(path) = ca_file {
             let content = look_up(self.sources, &Source::File(path.clone()))?;
             check_authorities(path, content)?;
-            let file = format!("{}/{name}.pem", self.folder);
-            self.line(&format!("ca = {}", quoted(&file)));
+            self.line(&format!("ca = {}", quoted(file.as_str())));
             self.files.push(File::public(file, content));
         }
         if insecure {
@@ -117,13 +148,27 @@ impl Hosts<'_> {
     }
 
     fn header(&mut self, table: &str, credentials: &Credentials) -> Result<(), Problem> {
-        let password = look_up(self.sources, &credentials.password)?;
-        let word = STANDARD.encode(format!("{}:{password}", credentials.username));
+        let value = authorization(credentials, self.sources)?;
         self.line(&format!("\n[{table}]"));
         // The key as Go writes it: containerd replaces it by the token then, and does not add that.
-        self.line(&format!("Authorization = {}", quoted(&format!("Basic {word}"))));
+        self.line(&format!("Authorization = {}", quoted(&value)));
         Ok(())
     }
+}
+
+/// What a registry is told that asks for a password.
+pub(super) fn authorization(
+    credentials: &Credentials,
+    sources: &Sources,
+) -> Result<String, Problem> {
+    let password = look_up(sources, &credentials.password)?;
+    Ok(format!("Basic {}", STANDARD.encode(format!("{}:{password}", credentials.username))))
+}
+
+/// Where a mirror's API is.
+pub(super) fn api(url: &str) -> String {
+    let url = url.trim_end_matches('/');
+    if is_whole(url) { url.to_owned() } else { format!("{url}/v2") }
 }
 
 /// Whether a mirror's URL says where its API is: `v2` is a part of its path.

@@ -167,6 +167,7 @@ fn facts() -> Facts {
         place: String::new(),
         remote: false,
         remakes_for: Vec::new(),
+        no_disks: None,
     }
 }
 

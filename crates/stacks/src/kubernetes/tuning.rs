@@ -22,7 +22,8 @@ pub(super) const DNS_BEFORE_READY: bool = true;
 
 /// The kubelet starts when its Node object is there, rather than at once. Starting at once overlaps its own start (half a CPU
 /// second) with the API server's, but then its clients are in their backoff, which doubles from 0.1 s and 0.8 s, when the API
-/// server comes up; on two cores the two compete anyway.
+/// server comes up; on two cores the two compete anyway. Holding its requests back until then gains nothing that is sure either: it looks
+/// for its pods only at whole seconds after its own start (`WaitForAPIServerSyncPeriod`), and meanwhile others have the processors.
 pub(super) const KUBELET_WAITS_FOR_NODE: bool = true;
 
 /// The API server starts when etcd answers. Starting both at once gains nothing when the first connection is refused, because

@@ -213,7 +213,7 @@ mod tests {
     use crate::process::{ChildSetup, ProcessId};
     use std::process::Command;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     fn life_cycle(hierarchy: &Hierarchy, limits: Limits, name: &str) {
         let name = format!("bivouac-test-{}-{name}", std::process::id());
@@ -228,12 +228,12 @@ mod tests {
         assert_eq!(group.memory_in_use().unwrap().unwrap_or_default(), 0);
 
         let mut joined = Command::new("sh");
-        joined.args(["-c", "sleep 60 & sleep 60"]);
+        joined.args(["-c", "sleep 600 & sleep 600"]);
         let cgroup = group.join_files().unwrap();
         ChildSetup { cgroup, ..ChildSetup::default() }.apply(&mut joined);
         let mut joined = joined.spawn().unwrap();
         assert!(parent.processes().unwrap().contains(&joined.id()));
-        let mut added = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut added = Command::new("sleep").arg("600").spawn().unwrap();
         group.add(added.id()).unwrap();
         assert!(group.processes().unwrap().contains(&added.id()));
         if hierarchy.controllers().any(|name| name == "pids") {
@@ -289,17 +289,18 @@ mod tests {
         };
         let folder = |name: &str| {
             let path = mount.target.join(format!("bivouac-{name}-{}", std::process::id()));
-            std::fs::create_dir(&path).unwrap();
+            // A run that was killed may have left one of the same number.
+            std::fs::create_dir_all(&path).unwrap();
             path
         };
         // One that has handed controllers down takes no processes any more; the machine's own top must not be it.
         let (top, node) = (folder("top"), folder("node"));
         let own = top.join("own");
-        std::fs::create_dir(&own).unwrap();
+        std::fs::create_dir_all(&own).unwrap();
         let mounted = Mounted { controllers: Vec::new(), target: top.clone(), own };
         life_cycle(&Hierarchy::new(Version::V2, vec![mounted]), Limits::default(), "own");
 
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         std::fs::write(node.join("cgroup.procs"), child.id().to_string()).unwrap();
         delegate_inside(&node).unwrap();
         assert_eq!(std::fs::read_to_string(node.join("cgroup.procs")).unwrap(), "");

@@ -139,7 +139,7 @@ mod tests {
         child.wait().unwrap();
         set_memory(&group, None).unwrap();
         let lifted = both(&group);
-        group.remove(Duration::from_secs(20)).unwrap();
+        group.remove(Duration::from_secs(120)).unwrap();
         assert!(refused.unwrap_err().is_busy());
         assert_eq!(after, [256 << 20; 2]);
         assert!(lifted[0] > 1 << 60 && lifted[0] == lifted[1], "{lifted:?}");

@@ -66,7 +66,7 @@ mod tests {
                 Cgroup::ensure(&hierarchy, format!("bivouac-view-{}", std::process::id())).unwrap();
             let name = marker.folders().next().unwrap().file_name().unwrap().to_owned();
             assert!(target.join("pids").join(name).join("cgroup.procs").exists());
-            marker.remove(std::time::Duration::from_secs(20)).unwrap();
+            marker.remove(std::time::Duration::from_secs(120)).unwrap();
         });
     }
 }

@@ -140,7 +140,9 @@ mod tests {
         assert_eq!(error.cause().to_string(), expected);
         let waiting = {
             let path = path.clone();
-            thread::spawn(move || FileLock::acquire(path, "down", Duration::from_secs(20)).unwrap())
+            thread::spawn(move || {
+                FileLock::acquire(path, "down", Duration::from_secs(120)).unwrap()
+            })
         };
         drop(lock);
         assert_eq!(waiting.join().unwrap().path(), path);

@@ -96,12 +96,14 @@ fn cover(files: &Files, root: &Path, stage: &Path) -> Result<()> {
     for (path, entry) in files {
         write(&stage.join(path), entry)?;
     }
-    remount(stage, Attributes { read_only: true, ..Attributes::INERT })?;
     for (name, path) in COVERED {
         let (source, target) = (stage.join(name), root.join(path));
         // A kernel may do without swap, or without NUMA.
         if source.exists() && target.exists() {
-            bind(source, target)?;
+            bind(source, &target)?;
+            // Each cover alone: the stage would be busy for as long as a child that another thread starts just now has a file open that
+            // was written here.
+            remount(target, Attributes { read_only: true, ..Attributes::INERT })?;
         }
     }
     Ok(())

@@ -4,7 +4,9 @@
 //! fsconfig(2) take paths with `,` only since Linux 6.5 and none longer than 255 bytes.
 
 mod device;
+mod disk;
 mod fstab;
+mod loop_device;
 mod overlay;
 mod table;
 
@@ -15,6 +17,7 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 
 pub use device::{Device, make_device};
+pub use disk::Disk;
 pub use fstab::mount_fstab;
 pub use overlay::Overlay;
 pub use table::{Mount, mounts, mounts_below, mounts_of};

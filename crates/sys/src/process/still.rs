@@ -61,9 +61,10 @@ mod tests {
         let (pid, process) = (child.id(), PidFd::open(child.id()).unwrap());
         assert!(!is_stopped(pid).unwrap() && !is_still(pid).unwrap());
         process.send_signal(Signal::STOP).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(120);
         while !is_still(pid).unwrap() {
             assert!(Instant::now() < deadline);
+            std::thread::yield_now();
         }
         assert!(is_stopped(pid).unwrap());
         process.send_signal(Signal::CONT).unwrap();

@@ -19,7 +19,7 @@ use crate::{SOON, say, wait_until};
 
 const PREFIX: &str = "bivouac-e2e-docker-";
 /// Longer than an engine gives its containers to end.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running or halted `dockerd`.
 #[derive(Debug)]

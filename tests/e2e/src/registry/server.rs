@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -38,6 +38,7 @@ pub struct TestRegistry {
     port: u16,
     pulls: Arc<AtomicUsize>,
     paths: Arc<Mutex<Vec<String>>>,
+    away: Arc<AtomicBool>,
 }
 
 struct Shop {
@@ -78,10 +79,19 @@ impl TestRegistry {
             }));
         }
         let known_as = format!("{host}:{port}");
-        let registry = Self { port, pulls: Arc::clone(&pulls), paths: Arc::clone(&paths) };
+        let away = Arc::new(AtomicBool::new(false));
+        let registry = Self {
+            port,
+            pulls: Arc::clone(&pulls),
+            paths: Arc::clone(&paths),
+            away: Arc::clone(&away),
+        };
         let shop = Arc::new(Shop { login, known_as, blobs, tags, pulls, paths });
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if away.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let (shop, tls) = (Arc::clone(&shop), tls.clone());
                 thread::spawn(move || shop.serve(stream, tls));
             }
@@ -93,6 +103,11 @@ impl TestRegistry {
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
+    }
+
+    /// From now on it answers nobody.
+    pub fn leave(&self) {
+        self.away.store(true, Ordering::SeqCst);
     }
 
     /// How many manifests it gave.

@@ -3,12 +3,8 @@
 use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, SOON, case, wait_until};
 
 pub(crate) const CASES: [Case; 2] = [
-    case("addons/come_and_go", About::Grounds, come_and_go),
-    case(
-        "addons/answer_with_a_control_plane_lost",
-        About::Grounds,
-        answer_with_a_control_plane_lost,
-    ),
+    case("addons/come_and_go", About::Nodes, come_and_go),
+    case("addons/answer_with_a_control_plane_lost", About::Nodes, answer_with_a_control_plane_lost),
 ];
 
 fn file(cluster: &Cluster<'_>, addons: &str, nodes: &str) -> std::path::PathBuf {
@@ -57,7 +53,7 @@ fn answer_with_a_control_plane_lost(ground: &Ground) {
         .up(&file(&cluster, "{storage: false}", "[{role: control-plane, count: 3}]"))
         .success();
     top_answers(&cluster);
-    let rollout = ["rollout", "status", "--namespace", "kube-system", "--timeout=100s"];
+    let rollout = ["rollout", "status", "--namespace", "kube-system", "--timeout=300s"];
     let _ = cluster.kubectl(rollout).args(["deployment/metrics-server"]).success();
     cluster.stop_node("control-plane-0");
     top_answers(&cluster);

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use bivouac_e2e::{
-    About, Case, Cluster, Ground, HostSnapshot, Project, Provider, case, free_ports,
+    About, Case, Cluster, Ground, HostSnapshot, Project, Provider, SOON, case, free_ports,
+    wait_until,
 };
 
 use crate::{life, load};
@@ -134,8 +135,12 @@ fn export<'a>(cluster: &Cluster<'a>, file: &Path) -> Project<'a> {
 
 #[track_caller]
 fn all_are_ready(project: &Project<'_>) {
-    let nodes = project.kubectl(NODE, ["get", "nodes", "-o", READY]).success();
-    assert_eq!(nodes.stdout(), "True ".repeat(NODES.len()), "{nodes}");
+    // A kubelet that was started again says for a moment that its node is not.
+    wait_until("all nodes are Ready", SOON, || {
+        let nodes = project.kubectl(NODE, ["get", "nodes", "-o", READY]).outcome();
+        let all = nodes.stdout() == "True ".repeat(NODES.len());
+        if all { Ok(()) } else { Err(nodes.to_string()) }
+    });
 }
 
 /// A pod asks for the name of a Service and writes what it is told into a volume.
@@ -179,7 +184,7 @@ fn apply(project: &Project<'_>, documents: &str) {
 
 #[track_caller]
 fn wait(project: &Project<'_>, object: &str, what: &str) {
-    let waited = project.kubectl(NODE, ["wait", "--for", what, "--timeout=100s", object]).outcome();
+    let waited = project.kubectl(NODE, ["wait", "--for", what, "--timeout=300s", object]).outcome();
     if waited.code != 0 {
         let described = project.kubectl(NODE, ["describe", object]).outcome();
         panic!("waited for {what} of {object}: {waited}\n{described}");

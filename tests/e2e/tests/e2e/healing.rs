@@ -2,22 +2,13 @@
 
 use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, Running, SOON, case, wait_until};
 
-pub(crate) const CASES: [Case; 4] = [
+pub(crate) const CASES: [Case; 3] = [
     case("healing/what_is_killed_comes_back", About::Grounds, what_is_killed_comes_back),
-    case("healing/one_of_three_control_planes", About::Grounds, one_of_three_control_planes),
     case("healing/an_up_that_is_killed", About::Grounds, an_up_that_is_killed),
     case("healing/ctrl_c", About::Grounds, ctrl_c),
 ];
 
 const NODE: &str = "control-plane-0";
-/// kubectl as the administrator, on a control plane.
-const ON_A_NODE: [&str; 5] = [
-    "kubectl",
-    "--server=https://127.0.0.1:6443",
-    "--certificate-authority=/etc/kubernetes/pki/ca.crt",
-    "--client-certificate=/etc/kubernetes/pki/super-admin.crt",
-    "--client-key=/etc/kubernetes/pki/super-admin.key",
-];
 
 fn what_is_killed_comes_back(ground: &Ground) {
     let cluster = ground.cluster("healing");
@@ -39,8 +30,7 @@ fn a_killed_kubelet(cluster: &Cluster<'_>) {
     });
     assert_eq!(after["restarts"], 1, "{after:#}");
     cluster.wait_until_usable();
-    let _ =
-        cluster.kubectl(["wait", "--for=condition=Ready", "node", NODE, "--timeout=60s"]).success();
+    cluster.wait(&format!("node/{NODE}"), "condition=Ready");
 }
 
 fn a_killed_agent(cluster: &Cluster<'_>) {
@@ -85,22 +75,6 @@ fn is_as_before(cluster: &Cluster<'_>, address: &str) {
     let _ = cluster.ground().bivouac(["status", cluster.name()]).success();
 }
 
-fn one_of_three_control_planes(ground: &Ground) {
-    let cluster = ground.cluster("three");
-    let file = cluster.file("  nodes:\n  - {role: control-plane, count: 3}\n");
-    let _ = cluster.up(&file).success();
-    cluster.stop_node(NODE);
-
-    wait_until("the others take a change", SOON, || {
-        let made = ["create", "configmap", "meanwhile", "--from-literal=word=kept"];
-        let made = cluster.exec("control-plane-1", ON_A_NODE).args(made).outcome();
-        if made.code == 0 { Ok(()) } else { Err(made.to_string()) }
-    });
-    let _ = cluster.up(&file).success();
-    let word = ["get", "configmap", "meanwhile", "-o", "jsonpath={.data.word}"];
-    assert_eq!(cluster.kubectl(word).success().stdout(), "kept");
-}
-
 fn an_up_that_is_killed(ground: &Ground) {
     let cluster = ground.cluster("killed");
     let before = HostSnapshot::take(ground);
@@ -109,8 +83,7 @@ fn an_up_that_is_killed(ground: &Ground) {
         kill_up_at(&cluster, moment);
     }
     let _ = cluster.up_single().success();
-    let _ =
-        cluster.kubectl(["wait", "--for=condition=Ready", "node", NODE, "--timeout=60s"]).success();
+    cluster.wait(&format!("node/{NODE}"), "condition=Ready");
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
 

@@ -21,7 +21,7 @@ fn are_the_capacity(ground: &Ground) {
 
     up("{cpus: 1500m, memory: 1500MiB}");
     expect(&cluster, 2, 1500);
-    let _ = ground.bivouac(["restart", cluster.name()]).success();
+    let _ = ground.usable_by("restart", [cluster.name()]).success();
     expect(&cluster, 2, 1500);
     let _ = cluster.down().success();
 }

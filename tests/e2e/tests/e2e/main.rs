@@ -4,8 +4,10 @@
 //! whatever `--test-threads` says: they look at the whole machine.
 
 mod addons;
+mod cache;
 mod change;
 mod compose;
+mod disks;
 mod drain;
 mod engine;
 mod greedy;
@@ -38,6 +40,7 @@ const CASES: &[&[Case]] = &[
     &trouble::CASES,
     &life::CASES,
     &limits::CASES,
+    &disks::CASES,
     &network::CASES,
     &load::CASES,
     &load_balancer::CASES,
@@ -46,6 +49,7 @@ const CASES: &[&[Case]] = &[
     &change::CASES,
     &addons::CASES,
     &registries::CASES,
+    &cache::CASES,
     &drain::CASES,
     &upgrade::CASES,
     &killed::CASES,

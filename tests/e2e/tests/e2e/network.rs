@@ -7,7 +7,7 @@ use crate::life;
 
 pub(crate) const CASES: [Case; 3] = [
     case("network/flannel", About::Grounds, flannel),
-    case("network/none", About::Grounds, none),
+    case("network/none", About::Nodes, none),
     case("network/two_families", About::Grounds, two_families),
 ];
 
@@ -105,17 +105,18 @@ fn two_families(ground: &Ground) {
 /// The nodes are there and wait for a network that the user installs.
 fn none(ground: &Ground) {
     let cluster = up(ground, "none");
-    let nodes = cluster.get(["nodes"]);
-    for (node, name) in nodes["items"].as_array().into_iter().flatten().zip(NODES) {
-        assert_eq!(node["metadata"]["name"], name, "{node:#}");
-        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
-        let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready");
-        assert!(ready.is_some_and(|ready| ready["status"] == "False"), "{node:#}");
-        assert!(
-            ready.is_some_and(|ready| ready["message"].to_string().contains("cni")),
-            "{node:#}"
-        );
+    for node in NODES {
+        wait_until("a node says that it has no network", SOON, || {
+            let node = cluster.get(["node", node]);
+            let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready");
+            let waits = ready.is_some_and(|ready| {
+                ready["status"] == "False" && ready["message"].to_string().contains("cni")
+            });
+            if waits { Ok(()) } else { Err(format!("{node:#}")) }
+        });
     }
+    let nodes = cluster.get(["nodes"]);
     assert_eq!(nodes["items"].as_array().map(Vec::len), Some(NODES.len()), "{nodes:#}");
     let _ = cluster.ground().bivouac(["status", cluster.name()]).success();
     let _ = cluster.down().success();

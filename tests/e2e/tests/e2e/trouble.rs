@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bivouac_e2e::{
-    About, Case, Cluster, Ground, HostSnapshot, Mounted, OwnLink, Provider, SOON, case,
+    About, Case, Cluster, Ground, HostSnapshot, Mounted, OwnLink, Provider, SOON, case, free_ports,
 };
 use serde_json::Value;
 
@@ -98,8 +98,8 @@ fn not_root(ground: &Ground) {
 /// Somebody else listens where the cluster file wants a port.
 fn a_port_in_use(ground: &Ground) {
     let cluster = ground.cluster("port");
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("some port is free");
-    let port = listener.local_addr().expect("a bound listener has an address").port();
+    let [port] = free_ports();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free");
     let file = cluster.file(&format!("  ports: [{{hostPort: {port}, port: 30080}}]\n"));
     let before = HostSnapshot::take(ground);
     let refused = cluster.up(&file).outcome().expect_code(3);

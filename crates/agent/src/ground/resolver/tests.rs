@@ -64,9 +64,13 @@ fn a_socket_is_found_by_its_address() {
     assert_eq!(port_on(table, Ipv4Addr::LOCALHOST, None), Some(53));
 }
 
-fn ask(to: Ipv4Addr) -> io::Result<String> {
+/// Ends the wait for an answer that never comes, and the one for an answer that does.
+const SILENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn ask(to: Ipv4Addr, patience: Duration) -> io::Result<String> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.send_to(b"who?", (to, 53))?;
     let mut answer = [0; 64];
     let length = socket.recv(&mut answer)?;
@@ -138,11 +142,11 @@ fn pods_and_the_node_are_answered_and_the_outside_is_not() {
                 let _ = server.send_to(from.ip().to_string().as_bytes(), from);
             }
         });
-        assert_eq!(ask(NODE).unwrap(), NODE.to_string());
+        assert_eq!(ask(NODE, PATIENCE).unwrap(), NODE.to_string());
         enter_fd(pod.as_fd(), Namespace::Network).unwrap();
-        assert_eq!(ask(NODE).unwrap(), "10.244.0.2");
+        assert_eq!(ask(NODE, PATIENCE).unwrap(), "10.244.0.2");
         enter_fd(outside.as_fd(), Namespace::Network).unwrap();
-        assert!(ask(NODE).is_err(), "the outside is answered");
+        assert!(ask(NODE, SILENCE).is_err(), "the outside is answered");
         // A host that sends loopback addresses over the wire.
         sysctl::write("net.ipv4.conf.all.route_localnet", "1").unwrap();
         let inner = Route::open().unwrap();
@@ -154,7 +158,7 @@ fn pods_and_the_node_are_answered_and_the_outside_is_not() {
                 protocol: 4,
             })
             .unwrap();
-        assert!(ask(Ipv4Addr::LOCALHOST).is_err());
+        assert!(ask(Ipv4Addr::LOCALHOST, SILENCE).is_err());
         secret.set_nonblocking(true).unwrap();
         assert!(secret.recv(&mut [0; 64]).is_err(), "the guard lets loopback addresses in");
     })

@@ -12,8 +12,9 @@ use bivouac_engine::{
     Api, Event, GROUND_PATIENCE, NodeImages as _, Reporter, StepState, Unit, addresses_of_ground,
     published_ports,
 };
-use bivouac_plan::assign_addresses;
+use bivouac_plan::{assign_addresses, check_disks};
 use bivouac_provider::{NetworkRequest, NodeRequest, Progress};
+use bivouac_providers::docker;
 use bivouac_providers::docker::compose::{ExportRequest, export};
 use bivouac_providers::is_absent;
 use bivouac_spec::cluster::{Cluster, DockerProvider, Protocol, Provider};
@@ -62,6 +63,7 @@ async fn run_compose(global: &Global, asked: &ExportCompose) -> Result<ExitCode,
     let folder = ExportFolder::open(&asked.output_dir, cluster.name())?;
     let reporter = progress::reporter(global);
     let (facts, privileged) = facts(global, &cluster, &reporter).await?;
+    Problems::check(check_disks(&cluster, &facts))?;
     let shown = write(global, &Wanted { cluster, facts, privileged, folder }, &reporter).await?;
     drop(reporter);
     output::write(asked.output, &shown, || {
@@ -284,6 +286,7 @@ fn unknown_facts() -> Facts {
         place: String::new(),
         remakes_for: Vec::new(),
         remote: false,
+        no_disks: Some(docker::no_disks()),
     }
 }
 

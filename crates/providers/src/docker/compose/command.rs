@@ -184,7 +184,6 @@ fn last_lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn versions_are_told_apart() {
@@ -208,12 +207,12 @@ mod tests {
         let program = config.join("cli-plugins").join(PROGRAM);
         std::fs::create_dir(program.parent().unwrap()).unwrap();
         let install = |version: &str| {
-            // Never written while it is open: another test may fork just then.
-            let script = format!("#!/bin/sh\necho {version}\n");
-            let new = config.join("new");
-            std::fs::write(&new, script).unwrap();
-            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
-            std::fs::rename(&new, &program).unwrap();
+            // By a process of its own: what this one has open for writing a child of another test has open, too, until it executes, and
+            // meanwhile the program cannot be started.
+            let script = "printf '#!/bin/sh\\necho %s\\n' \"$1\" > \"$0.new\"; chmod 755 \"$0.new\"; mv \"$0.new\" \"$0\"";
+            let mut writer = std::process::Command::new("sh");
+            let status = writer.args(["-ec", script, program.as_str(), version]).status();
+            assert!(status.unwrap().success());
         };
         let environment =
             EngineEnvironment { config: Some(config.clone()), ..EngineEnvironment::default() };

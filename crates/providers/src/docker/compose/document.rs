@@ -172,6 +172,7 @@ mod tests {
             devices: vec!["/dev/kmsg".to_owned()],
             modules: true,
             shared_images: Some("/store/images".into()),
+            shared_cache: Some("/store/cache".into()),
         };
         insta::assert_snapshot!(document(&offer, None).text().unwrap());
     }
@@ -183,20 +184,21 @@ mod tests {
             devices: vec!["/dev/kmsg".to_owned()],
             modules: false,
             shared_images: None,
+            shared_cache: None,
         };
         insta::assert_snapshot!(document(&offer, Some("./image")).text().unwrap());
     }
 
     #[test]
     fn a_node_that_is_changed_is_described_as_if_made_so() {
-        let offer =
-            Offer { privileged: true, devices: vec![], modules: false, shared_images: None };
+        let offer = Offer { privileged: true, ..Offer::default() };
         let (before, mut after) = (samples::node(), samples::node());
         for resources in [
             bivouac_spec::cluster::Resources::default(),
             bivouac_spec::cluster::Resources {
                 cpus: Some(bivouac_spec::quantity::Cpus(250)),
                 memory: Some(bivouac_spec::quantity::Bytes(1 << 29)),
+                disk: None,
             },
         ] {
             after.resources = resources;
@@ -224,8 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let offer =
-            Offer { privileged: true, devices: vec![], modules: false, shared_images: None };
+        let offer = Offer { privileged: true, ..Offer::default() };
         let mut document = document(&offer, None);
         assert_eq!(Document::parse(&document.text().unwrap()).unwrap(), document);
         let text = document.text().unwrap();

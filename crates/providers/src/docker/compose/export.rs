@@ -109,6 +109,7 @@ fn describe(
         devices: vec!["/dev/kmsg".to_owned()],
         modules: Utf8Path::new(MODULES).exists(),
         shared_images: None,
+        shared_cache: None,
     };
     let blueprint = Blueprint {
         provider: PROVIDER,

@@ -138,7 +138,7 @@ impl ComposeProvider {
         let request = making.request;
         // One look, unless somebody removed it since it was brought.
         let tag = image::ensure(making.engine, &image_of(request), &|_| ()).await?;
-        let mut offer = offer(making.engine, &request.image.shared_images)?;
+        let mut offer = offer(making.engine, &request.image)?;
         let mut tried = BTreeSet::new();
         let mut bindings = making.bindings(before, &mut tried)?;
         let mut attempts = 0;

@@ -213,7 +213,7 @@ fn volumes(host: &mut HostConfig, node: &str) -> Vec<Value> {
         host.mounts.take().into_iter().flatten().map(|it| volume(it, node)).collect();
     for (path, file) in [(paths::CONFIG, "node.json"), (paths::GROUND, "ground.json")] {
         let source = format!("./nodes/{node}/{file}");
-        volumes.push(bind(&source, path));
+        volumes.push(bind(&source, path, true));
     }
     volumes
 }
@@ -223,16 +223,16 @@ fn volume(mount: Mount, node: &str) -> Value {
     match mount.typ {
         // Known by another name inside of the project.
         Some(MountType::VOLUME) => json!({"type": "volume", "source": node, "target": target}),
-        _ => bind(&source, &target),
+        _ => bind(&source, &target, mount.read_only.unwrap_or_default()),
     }
 }
 
-fn bind(source: &str, target: &str) -> Value {
+fn bind(source: &str, target: &str, read_only: bool) -> Value {
     json!({
         "type": "bind",
         "source": source,
         "target": target,
-        "read_only": true,
+        "read_only": read_only,
         // A machine without modules has no folder of them; whatever else is missing is a mistake.
         "bind": {"create_host_path": source == MODULES},
     })
@@ -266,7 +266,8 @@ mod tests {
     fn offer(privileged: bool) -> Offer {
         let devices = vec!["/dev/kmsg".to_owned()];
         let shared_images = privileged.then(|| "/store/images".into());
-        Offer { privileged, devices, modules: privileged, shared_images }
+        let shared_cache = privileged.then(|| "/store/cache".into());
+        Offer { privileged, devices, modules: privileged, shared_images, shared_cache }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use bivouac_sys::process::ProcessId;
 use super::super::order::Boot;
 use super::super::problem::{OrProblem as _, acquire, failed};
 use super::super::record::{NodeRecord, noted_process, write_secret};
-use super::super::{group, limits, names};
+use super::super::{disk, group, limits, names};
 use super::{fork_until_exec, link, root};
 
 /// How long another command may take to start or remove the same node.
@@ -45,6 +45,8 @@ pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
         }
     }
 
+    // Its tools are no processes of the node.
+    let disk = disk::ensure(boot)?;
     // The pid namespace is that of the child. Two are left to the child: this process must still see the host's files, and a
     // cgroup namespace has the group of its maker as its root.
     let host = link::open_host()?;
@@ -52,8 +54,9 @@ pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
     unshare(&namespaces)
         .or_problem("namespaces", format_args!("the namespaces of node {label} cannot be made"))?;
     link::connect(boot, &host)?;
-    let pid = fork_until_exec(|| root::become_first_process(boot, &hierarchy, &cgroup))
-        .inspect_err(|_| link::disconnect(boot, &host))?;
+    let pid =
+        fork_until_exec(|| root::become_first_process(boot, disk.as_ref(), &hierarchy, &cgroup))
+            .inspect_err(|_| link::disconnect(boot, &host))?;
     let process = ProcessId::of(pid)
         .or_problem("died", format_args!("the agent of node {label} ended at once"))
         .map_err(|problem| problem.help(format!("read {}", boot.folder.console())))?;

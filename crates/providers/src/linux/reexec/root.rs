@@ -11,7 +11,7 @@ use bivouac_spec::node::paths;
 use bivouac_sys::cgroup::{Cgroup, Hierarchy, mount_view};
 use bivouac_sys::machine;
 use bivouac_sys::mount::{
-    Attributes, Filesystem, Overlay, Propagation, bind, bind_read_only, mount, pivot_root,
+    Attributes, Disk, Filesystem, Overlay, Propagation, bind, bind_read_only, mount, pivot_root,
     set_propagation,
 };
 use bivouac_sys::namespace::{Namespace, set_hostname, unshare};
@@ -19,9 +19,10 @@ use bivouac_sys::process::{self, Resource, Signal};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use fs_err as fs;
 
+use super::super::folder::NodeFolder;
 use super::super::order::Boot;
 use super::super::problem::{OrProblem as _, failed};
-use super::super::{limits, names};
+use super::super::{disk, limits, names};
 use super::{device, environment, update};
 use crate::hosts::render_hosts;
 
@@ -29,14 +30,24 @@ use crate::hosts::render_hosts;
 const OPEN_FILES: u64 = 1_048_576;
 
 /// Returns only when it fails.
-pub(super) fn become_first_process(boot: &Boot, hierarchy: &Hierarchy, cgroup: &Cgroup) -> Problem {
-    match prepare(boot, hierarchy, cgroup) {
+pub(super) fn become_first_process(
+    boot: &Boot,
+    disk: Option<&Disk>,
+    hierarchy: &Hierarchy,
+    cgroup: &Cgroup,
+) -> Problem {
+    match prepare(boot, disk, hierarchy, cgroup) {
         Ok(()) => execute(boot),
         Err(problem) => problem,
     }
 }
 
-fn prepare(boot: &Boot, hierarchy: &Hierarchy, cgroup: &Cgroup) -> Result<(), Problem> {
+fn prepare(
+    boot: &Boot,
+    disk: Option<&Disk>,
+    hierarchy: &Hierarchy,
+    cgroup: &Cgroup,
+) -> Result<(), Problem> {
     // The group first, because the cgroup namespace takes the group that its maker is in as its root.
     cgroup
         .add(std::process::id())
@@ -51,12 +62,13 @@ fn prepare(boot: &Boot, hierarchy: &Hierarchy, cgroup: &Cgroup) -> Result<(), Pr
     // A mount namespace starts as a copy whose mounts still spread to the host.
     set_propagation("/", Propagation::Private, true)
         .or_problem("mount", "the node's mounts cannot be kept from the host")?;
-    let root = mount_root(boot)?;
+    let own = disk::mount(boot, disk)?;
+    let root = mount_root(boot, &own)?;
     mount_kernel(&root, hierarchy)?;
     machine::show(limits::view(boot.resources), &root, resolve(&root, update::STAGE))
         .or_problem("machine", format_args!("node {} cannot be shown its limits", boot.node))?;
     device::fill(&root, &boot.folder.console())?;
-    bind_directories(boot, &root)?;
+    bind_directories(boot, &own, &root)?;
     write_identity(boot, &root)?;
     pivot_root(&root).or_problem("mount", "the node's root cannot be made its own")?;
     set_hostname(boot.node.as_str()).or_problem("hostname", "the node's name cannot be set")?;
@@ -74,19 +86,19 @@ fn open_console(path: &Utf8Path) -> Result<File, Problem> {
     options.open(path).or_problem("console", format_args!("{path} cannot be opened"))
 }
 
-/// The image with the node's own changes over it.
-fn mount_root(boot: &Boot) -> Result<Utf8PathBuf, Problem> {
-    let (folder, root) = (&boot.folder, boot.folder.root());
-    for path in [&folder.upper(), &folder.work(), &root] {
+/// The image with the node's own changes over it, which are in this folder.
+fn mount_root(boot: &Boot, own: &NodeFolder) -> Result<Utf8PathBuf, Problem> {
+    let root = boot.folder.root();
+    for path in [&own.upper(), &own.work(), &root] {
         super::super::folder::ensure(path)?;
     }
     // The mode of the upper layer is that of the node's `/`.
-    fs::set_permissions(folder.upper(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+    fs::set_permissions(own.upper(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .or_problem("mount", "the mode of the node's root cannot be set")?;
     let overlay = Overlay {
         lower: vec![boot.rootfs.clone().into()],
-        upper: folder.upper().into(),
-        work: folder.work().into(),
+        upper: own.upper().into(),
+        work: own.work().into(),
     };
     mount(&Filesystem::Overlay(overlay), &root, Attributes::default()).or_problem(
         "no_overlay",
@@ -118,10 +130,10 @@ fn mount_kernel(root: &Utf8Path, hierarchy: &Hierarchy) -> Result<(), Problem> {
         .or_problem("cgroup", "/sys/fs/cgroup of the node cannot be mounted")
 }
 
-fn bind_directories(boot: &Boot, root: &Utf8Path) -> Result<(), Problem> {
+fn bind_directories(boot: &Boot, own: &NodeFolder, root: &Utf8Path) -> Result<(), Problem> {
     let message = |path: &str| format!("{path} of the node cannot be mounted");
     for path in paths::REAL_DIRECTORIES {
-        let source = boot.folder.data(path);
+        let source = if path == paths::LOGS { boot.folder.logs() } else { own.data(path) };
         super::super::folder::ensure(&source)?;
         bind(&source, ensure_directory(root, path)?).or_problem("mount", message(path))?;
     }
@@ -132,6 +144,8 @@ fn bind_directories(boot: &Boot, root: &Utf8Path) -> Result<(), Problem> {
     }
     bind_read_only(&boot.shared_images, ensure_directory(root, paths::SHARED_IMAGES)?)
         .or_problem("mount", message(paths::SHARED_IMAGES))?;
+    bind(&boot.shared_cache, ensure_directory(root, paths::SHARED_CACHE)?)
+        .or_problem("mount", message(paths::SHARED_CACHE))?;
     let agent = ensure_file(root, paths::AGENT)?;
     bind_read_only(&boot.agent, agent).or_problem("mount", message(paths::AGENT))
 }

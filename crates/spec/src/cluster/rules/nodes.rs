@@ -16,6 +16,9 @@ const NODES: &str = "spec.nodes";
 /// The least that a node can be limited to. Chosen, not measured: it refuses slips such as `cpus: 2m`.
 const CPUS_MIN: Cpus = Cpus(100);
 
+/// The least disk of a node: its own programs fill about half of it with databases, journals and records of images.
+const DISK_MIN: Bytes = Bytes(512 << 20);
+
 /// The number of nodes that the groups ask for.
 pub(super) fn total(groups: &[NodeGroup]) -> u64 {
     groups.iter().map(|group| u64::from(group.count)).sum()
@@ -109,5 +112,11 @@ fn check_resources(group: &NodeGroup, path: &str, findings: &mut Vec<Finding>) {
         let finding =
             Finding::new(&field(path, "memory"), "spec.too_little_memory", message).scope(group);
         findings.push(finding.help(format!("Write `memory: {least}` or more.")));
+    }
+    if let Some(disk) = group.resources.disk.filter(|disk| *disk < DISK_MIN) {
+        let message =
+            format!("a disk of {disk} is too small for a node, it needs at least {DISK_MIN}");
+        let finding = Finding::new(&field(path, "disk"), "spec.too_small_disk", message);
+        findings.push(finding.help(format!("Write `disk: {DISK_MIN}` or more.")));
     }
 }

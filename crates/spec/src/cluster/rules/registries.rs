@@ -8,8 +8,12 @@ use super::Finding;
 use crate::cluster::check::listed;
 use crate::cluster::path::{field, item};
 use crate::cluster::{Credentials, Kubernetes, Mirror, Proxy, Registry, Source};
+use crate::quantity::Bytes;
 
 const KUBERNETES: &str = "spec.stack.kubernetes";
+
+/// Many images have layers of some hundred megabytes.
+const SMALLEST_CACHE: Bytes = Bytes(1 << 30);
 
 /// Names under which people know Docker's registry. Images begin with another.
 const DOCKER: [&str; 4] =
@@ -30,6 +34,12 @@ pub(super) fn check(kubernetes: &Kubernetes, findings: &mut Vec<Finding>) {
     }
     if let Some(proxy) = &kubernetes.proxy {
         check_proxy(proxy, findings);
+    }
+    if kubernetes.image_cache.is_some_and(|cache| cache.size < SMALLEST_CACHE) {
+        let path = field(&field(KUBERNETES, "imageCache"), "size");
+        let message = "hardly an image would have room in it";
+        let finding = Finding::new(&path, "spec.small_image_cache", message);
+        findings.push(finding.help(format!("Write {SMALLEST_CACHE} or more.")));
     }
 }
 

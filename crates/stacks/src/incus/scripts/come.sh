@@ -1,5 +1,5 @@
-set -eu
 name=$1 trust=$2
+listed "$name"
 members=$(incus cluster list --format=csv --columns=n)
 if echo "$members" | grep -qx "$name"; then
   incus cluster remove "$name" --force --yes

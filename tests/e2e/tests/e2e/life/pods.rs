@@ -1,7 +1,6 @@
 //! Pods, and the ways to them: from each other, by Service and name, from the host, and to the outside.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bivouac_e2e::{Cluster, OwnLink, Provider, SOON, fetch, serve_once, wait_until};
 
@@ -155,5 +154,5 @@ fn by_kubectl(cluster: &Cluster<'_>, [one, _]: &[Replica; 2]) {
         wait_until("the forwarded port answers", SOON, || fetch(&format!("127.0.0.1:{port}")));
     assert!(answer.contains("hostname: web-"), "{answer}");
     forward.interrupt();
-    let _ = forward.finish(Duration::from_secs(20));
+    let _ = forward.finish(SOON);
 }
