@@ -101,5 +101,7 @@ fn check(what: &str, status: std::io::Result<std::process::ExitStatus>) -> Resul
 }
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+    // Asked at run time: checkouts that share a target folder may share this program too.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs this");
+    Path::new(&folder).parent().expect("xtask lies in the workspace").to_owned()
 }

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    // Asked at run time: checkouts that share a target folder may share this program too.
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs this");
+    Path::new(&folder).parent().unwrap().to_owned()
 }
 
 /// All code below a folder, with the ends of lines that a string goes over taken out.

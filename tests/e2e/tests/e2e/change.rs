@@ -134,7 +134,7 @@ fn stop_and_start(ground: &Ground) {
     let _ = cluster.kubectl(["get", "nodes"]).success();
     let _ = ground.usable_by("start", [name, "--node", "worker-0"]).success();
     let _ = ground.usable_by("restart", [name, "--node", "worker-0"]).success();
-    let _ = ground.bivouac(["status", name]).success();
+    cluster.wait_until_usable();
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
 }
