@@ -25,7 +25,7 @@ setup: ## Install the Debian packages that are missing
 		dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing+=($$package)
 	done
 	for tool in cargo go; do
-		command -v $$tool >/dev/null || { echo "error: $$tool is missing: install Rust 1.89 and Go 1.26 or newer" >&2; exit 1; }
+		command -v $$tool >/dev/null || { echo "error: $$tool is missing: install Rust 1.89 and Go 1.26.8 or newer" >&2; exit 1; }
 	done
 	if (($${#missing[@]})); then
 		echo "installing Debian packages: $${missing[*]}"
@@ -59,7 +59,7 @@ demo: build ## Bring up a cluster of three nodes, run a web app on it, ask it fo
 
 # The end-to-end tests also run over a container engine and `docker compose`: the machine's, or an engine that they start and stop
 # themselves and a command that is built for them.
-test: PACKAGES += docker.io iproute2
+test: PACKAGES += docker.io iproute2 e2fsprogs
 test: setup compose ## Run every test, the end-to-end ones included (as root)
 	@cargo xtask ci
 	cargo build --release --locked --package bivouac-cli

@@ -12,11 +12,11 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ("plan", &["spec"]),
     ("provider", &["spec"]),
     ("pki", &["spec"]),
-    ("image", &["spec"]),
+    ("image", &[]),
     ("sys", &[]),
     ("stacks", &["spec", "pki"]),
     ("engine", &["plan", "provider", "spec", "stacks", "pki"]),
-    ("providers", &["provider", "image", "sys", "spec"]),
+    ("providers", &["provider", "sys", "spec"]),
     ("agent", &["spec", "sys"]),
 ];
 

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::{Ground, Provider, Run, SOON, wait_until};
 
+/// What goes with a network namespace, whenever the kernel comes to it.
+const LATE: [&str; 5] = ["links", "addresses", "IPv4 routes", "IPv6 routes", "network namespaces"];
+
 /// Parameters that Kubernetes, or routing for it, would change.
 const PARAMETERS: [&str; 14] = [
     "fs/inotify/max_user_instances",
@@ -61,12 +64,16 @@ impl HostSnapshot {
         Self(kinds)
     }
 
-    /// Looks again, and compares. The kernel takes namespaces and links away some time after their last process has ended.
+    /// Looks again, and compares. The kernel takes namespaces and links away some time after their last process has ended; all else
+    /// is as it was at once.
     ///
     /// # Panics
-    /// When anything differs and goes on to, with all that does.
+    /// When anything differs, with all that does.
     #[track_caller]
     pub fn expect_nothing_left(&self, ground: &Ground) {
+        let left = Self::take(ground).differences(self);
+        let is_late = |line: &String| LATE.iter().any(|kind| line.starts_with(kind));
+        assert!(left.iter().all(is_late), "the host is not as it was:\n{}", left.join("\n"));
         wait_until("the host is as it was", SOON, || {
             let left = Self::take(ground).differences(self);
             if left.is_empty() { Ok(()) } else { Err(format!("\n{}", left.join("\n"))) }

@@ -280,11 +280,11 @@ async fn a_restore_that_fails_can_be_given_up() {
 }
 
 #[tokio::test]
-async fn a_fork_that_fails_at_any_call_is_finished_by_the_same_command() {
+async fn a_fork_that_fails_is_finished_by_the_same_command() {
     for snapshot in [None, Some("first")] {
         let calls = forked(snapshot, None).await;
         assert!(calls > 10, "{calls} calls");
-        // Without a snapshot one is saved first, and then all is the same: only a sample of that.
+        // Any call without a snapshot: one is saved first, and then all is the same. So only a sample of that.
         let step = if snapshot.is_none() { 1 } else { 7 };
         for injection in both_moments(calls).step_by(step) {
             forked(snapshot, Some(injection)).await;

@@ -158,6 +158,10 @@ fn foreign(tree: &tree::Node, file: &str) -> Vec<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -186,6 +190,34 @@ mod tests {
         let problems = parse_bytes(b"kind: Cluster\nname: \xff", "a.yaml").unwrap_err();
         let at = problems.as_slice()[0].at.as_ref().unwrap();
         assert_eq!((at.line, at.column), (2, 7));
+    }
+
+    /// The names of all fields below a schema, but for those of stack incus.
+    fn fields(whole: &Value, part: &Value, names: &mut BTreeSet<String>) {
+        if let Some(path) = part["$ref"].as_str() {
+            return fields(whole, whole.pointer(path.trim_start_matches('#')).unwrap(), names);
+        }
+        for (name, field) in part["properties"].as_object().into_iter().flatten() {
+            if name != "incus" {
+                names.insert(name.clone());
+                fields(whole, field, names);
+            }
+        }
+        let choices =
+            ["oneOf", "anyOf", "allOf"].into_iter().filter_map(|key| part[key].as_array());
+        for choice in choices.flatten().chain(part.get("items")) {
+            fields(whole, choice, names);
+        }
+    }
+
+    #[test]
+    fn the_example_has_every_field() {
+        let whole: Value = serde_json::from_str(&schema()).unwrap();
+        let mut names = BTreeSet::new();
+        fields(&whole, &whole, &mut names);
+        assert!(names.len() > 30 && names.contains("disk"), "{names:?}");
+        names.retain(|name| !example().contains(&format!("{name}:")));
+        assert_eq!(names, BTreeSet::new());
     }
 
     #[test]

@@ -40,6 +40,9 @@ exec "$@""#;
 
 /// Follows the figures in the file of members of one who joins. Who is in the list and has no data has lost them, and is taken out
 /// first: with other data it is another member. The name of an entry matters to the member itself only.
+///
+/// What etcd takes for data is its log; an attempt that failed leaves the folder around it. And who joins never founds a cluster, whatever
+/// was left: without its members etcd would begin an empty one of its own, and nodes would follow two masters.
 const JOIN: &str = r#"
 list() {
   "$etcdctl" member list
@@ -56,7 +59,8 @@ look() {
   own= cluster= known=$(list)
   entries "$known"
 }
-if [ ! -d "$data/member" ]; then
+export ETCD_INITIAL_CLUSTER_STATE=existing
+if ! ls "$data"/member/wal/*.wal >/dev/null 2>&1; then
   look
   case $own in
     *" started")
@@ -67,7 +71,7 @@ if [ ! -d "$data/member" ]; then
     "$etcdctl" member add "$self" --learner --peer-urls="$peer"
     look
   fi
-  export ETCD_INITIAL_CLUSTER="${cluster%,}" ETCD_INITIAL_CLUSTER_STATE=existing
+  export ETCD_INITIAL_CLUSTER="${cluster%,}"
 fi
 "#;
 

@@ -5,7 +5,9 @@
 //! and files that a real ground is left with. So a verb is killed a few times in a row, each time when another kind of thing is in the
 //! making, before it may come to its end.
 
-use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, Run, SOON, case, say, wait_until};
+use bivouac_e2e::{
+    About, Case, Cluster, Ground, HostSnapshot, Outcome, Run, SOON, case, say, wait_until,
+};
 use serde_json::{Value, json};
 
 pub(crate) const CASES: [Case; 5] = [
@@ -114,26 +116,37 @@ fn down(ground: &Ground) {
 }
 
 /// Kills a verb upon the first event of each of these kinds, and lets it come to its end then.
+///
+/// A kill may come late: the next run then finds done what it was to be killed for. But each kind comes in one of the runs, and the first in
+/// the first.
 fn kill_and_finish(verb: &dyn Fn() -> Run, events: &[&str]) {
+    let verb = || verb().env("BIVOUAC_PROGRESS", "json");
+    let line = |event: &str| format!("\"event\":\"{event}\"");
+    let mut said = String::new();
     for event in events {
-        if kill(verb(), event) {
+        let outcome = kill(verb(), event, &line(event));
+        said.push_str(&outcome.stderr);
+        assert!(said.contains(&line(event)) || *event != events[0], "no {event}: {outcome}");
+        if outcome.code == 0 {
             // It came to its end before it was killed, and has done what it was asked for.
             return;
         }
     }
-    let _ = verb().success();
+    said.push_str(&verb().success().stderr);
+    for event in events {
+        assert!(said.contains(&line(event)), "no run said {event}: {said}");
+    }
 }
 
-/// Kills a verb upon an event. True when it was quicker.
-fn kill(verb: Run, event: &str) -> bool {
-    let verb = verb.env("BIVOUAC_PROGRESS", "json").start();
-    let wanted = format!("\"event\":\"{event}\"");
-    let came = verb.sees_error_line(event, |line| line.contains(&wanted));
+/// Kills a verb when it says this line, unless it is quicker.
+fn kill(verb: Run, event: &str, wanted: &str) -> Outcome {
+    let verb = verb.start();
+    let came = verb.sees_error_line(event, |line| line.contains(wanted));
     verb.kill_group();
     let outcome = verb.finish(SOON);
     say(&format!("killed upon {event}, which came: {came}; exit code {}", outcome.code));
     assert!([0, 128 + 9].contains(&outcome.code), "{outcome}");
-    outcome.code == 0
+    outcome
 }
 
 #[track_caller]

@@ -179,6 +179,40 @@ fn who_joins_asks_who_the_members_are() {
     }
 }
 
+/// What the file of members of one who joins has etcd begin with, when its data folder holds these folders and files.
+fn begins_with(paths: &[&str]) -> String {
+    let configs = Bench::several().joining(&["control-plane-2"]).configs();
+    let members = content(&configs[&name("control-plane-2")], "/etc/bivouac/etcd-members.sh");
+    let data = tempfile::tempdir().unwrap();
+    for path in paths {
+        let path = data.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+    }
+    let own = format!("data='{}'", data.path().display());
+    let members = members
+        .replace("etcdctl='/usr/local/bin/etcdctl'", "etcdctl=listed")
+        .replace("data='/var/lib/etcd'", &own);
+    let script = format!(
+        "listed() {{ echo '1, started, control-plane-0, https://10.89.0.2:2380, , false'
+                     echo '2, unstarted, , https://10.89.0.4:2380, , true'; }}
+         {members}
+         echo \"${{ETCD_INITIAL_CLUSTER-}} $ETCD_INITIAL_CLUSTER_STATE\""
+    );
+    let output = std::process::Command::new("sh").args(["-euc", &script]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn who_joins_never_founds_a_cluster() {
+    let joins = "1=https://10.89.0.2:2380,control-plane-2=https://10.89.0.4:2380 existing\n";
+    assert_eq!(begins_with(&[]), joins);
+    // An attempt that failed left its folders.
+    assert_eq!(begins_with(&["member/snap/db", "member/wal.tmp/0.wal"]), joins);
+    assert_eq!(begins_with(&["member/snap/db", "member/wal/0.wal"]), " existing\n");
+}
+
 #[test]
 fn services_watch_what_they_do_not_read_again() {
     let configs = Bench::several().with(Bootstrap::Services, Cni::Flannel).configs();

@@ -47,9 +47,12 @@ fn everything_else_is_there(cluster: &Cluster<'_>) {
     assert_eq!(default, "true", "{classes:#}");
     let pods = cluster.get(["pods", "--all-namespaces"]);
     for pod in pods["items"].as_array().expect("a list has items") {
-        // On a busy machine a probe may take too long once; what falls over again and again is held back.
-        let waits = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
-        assert_ne!(waits, "CrashLoopBackOff", "something falls over: {pod:#}");
+        // On a busy machine a probe may take too long once or twice.
+        for container in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
+            let restarts = container["restartCount"].as_u64();
+            assert!(restarts.is_none_or(|restarts| restarts <= 2), "something falls over: {pod:#}");
+            assert_ne!(container["lastState"]["terminated"]["reason"], "OOMKilled", "{pod:#}");
+        }
     }
 }
 
