@@ -139,7 +139,7 @@ pub struct ObservedNode {
     pub state: ObservedState,
     /// Its address, of the family that is preferred.
     pub address: Option<IpAddr>,
-    /// What it was made from, or made to be since; absent where that cannot be read.
+    /// What it was made from, or made to be since; absent where that cannot be read, and of a node that never came to be.
     pub record: Option<NodeRecord>,
     /// Its first process on the ground, where that has a meaning.
     pub pid: Option<u32>,

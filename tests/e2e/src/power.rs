@@ -40,6 +40,48 @@ impl Cluster<'_> {
         });
     }
 
+    /// Kills the agent of a node of `linux`, and waits until that is seen.
+    ///
+    /// # Panics
+    /// When it does not run, or runs on.
+    pub fn end_agent(&self, node: &str) {
+        self.kill_agent(node);
+        wait_until("the node is seen to be stopped", SOON, || {
+            let state = self.status()["nodes"][node]["state"].clone();
+            if state == "running" { Err(format!("{state}")) } else { Ok(()) }
+        });
+    }
+
+    /// Takes a node away from outside with all that it had, as when the disk of a machine is lost.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn lose_node(&self, node: &str) {
+        match self.setting().provider {
+            Provider::Linux => {
+                self.end_agent(node);
+                let path = format!("linux/{}/nodes/{node}", self.name());
+                let folder = self.ground().state().join(path);
+                assert!(folder.is_dir(), "nodes are not in {} any more", folder.display());
+                let _ = Run::new("rm").args(["-rf"]).args([&folder]).success();
+            }
+            Provider::Docker | Provider::Compose => {
+                let (engine, container) = (self.ground().engine(), self.container(node));
+                let _ = engine.docker(["rm", "--force", "--volumes", &container]).success();
+                let [cluster, node] = self.labels(node);
+                for volume in engine.lines(["volume", "ls", "--quiet", &cluster, &node]) {
+                    let _ = engine.docker(["volume", "rm", &volume]).success();
+                }
+            }
+        }
+    }
+
+    /// What `docker` finds the things of a node by.
+    fn labels(&self, node: &str) -> [String; 2] {
+        [("cluster", self.name()), ("node", node)]
+            .map(|(key, value)| format!("--filter=label=dev.bivouac.{key}={value}"))
+    }
+
     /// The container that is a node.
     ///
     /// # Panics
@@ -47,9 +89,8 @@ impl Cluster<'_> {
     #[must_use]
     #[track_caller]
     pub fn container(&self, node: &str) -> String {
-        let labels = [("cluster", self.name()), ("node", node)]
-            .map(|(key, value)| format!("--filter=label=dev.bivouac.{key}={value}"));
-        let list = ["ps", "--all", "--quiet", "--no-trunc", &labels[0], &labels[1]];
+        let [of_cluster, of_node] = self.labels(node);
+        let list = ["ps", "--all", "--quiet", "--no-trunc", &of_cluster, &of_node];
         let found = self.ground().engine().lines(list);
         let [container] = &found[..] else { panic!("node {node} is these containers: {found:?}") };
         container.clone()

@@ -11,10 +11,10 @@ use ureq::Body;
 use ureq::http::Response;
 
 use super::Log;
-use super::folder::{Folder, Incoming, Key, Tagged};
+use super::folder::{Folder, Incoming, Key, Origin, Tag, Tagged};
 use super::http::{Head, Request};
 use super::question::{Digest, Question, Reference};
-use super::upstream::{Answer, Registries};
+use super::upstream::{Found, NotFound, Registries};
 
 /// How long a node waits for another that is fetching the same.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -86,7 +86,7 @@ impl Exchange<'_> {
     /// What a tag means now; while nobody can be asked, what it meant last.
     fn tag(&self, tag: &str, stream: &mut TcpStream) -> io::Result<bool> {
         let tagged = match self.ask("HEAD", self.question) {
-            Answer::Found(answer) => {
+            Ok(Found { answer, .. }) => {
                 let Some(tagged) = tagged(&answer) else {
                     return self.refuse(
                         502,
@@ -97,11 +97,11 @@ impl Exchange<'_> {
                 self.learn(&tagged, tag);
                 tagged
             }
-            Answer::Refused(status, why) => {
-                self.folder.forget_tag(&self.key, tag);
+            Err(NotFound::Refused(status, why)) => {
+                self.folder.forget_tag(self.label(tag));
                 return self.refuse(status, &why, stream);
             }
-            Answer::Away(why) => match self.folder.tag(&self.key, tag) {
+            Err(NotFound::Away(why)) => match self.folder.tag(self.label(tag)) {
                 Some(tagged) => {
                     let Tagged { digest, .. } = &tagged;
                     self.cache.log(&format!("{}: {why}; it was {digest} last", self.question));
@@ -123,41 +123,38 @@ impl Exchange<'_> {
         Exchange { question: &question, key, accept, ..*self }.content(&digest, stream)
     }
 
-    /// Keeps what a registry said of a tag.
+    /// Keeps what a registry said of a tag. That it may be had is said by who sends it.
     fn learn(&self, tagged: &Tagged, tag: &str) {
-        let Some(digest) = Digest::parse(&tagged.digest) else { return };
-        let kept = self.folder.keep_tag(&self.key, tag, tagged);
-        let kept = kept.and_then(|()| self.allow(&digest, &tagged.media));
-        self.tell(kept, "what is known of it is not kept");
+        if Digest::parse(&tagged.digest).is_some() {
+            let kept = self.folder.keep_tag(self.label(tag), tagged);
+            self.tell(kept, "what is known of it is not kept");
+        }
+    }
+
+    fn label<'a>(&'a self, name: &'a str) -> Tag<'a> {
+        Tag { key: &self.key, cluster: &self.cache.config.cluster, name }
     }
 
     /// What has this digest: from the folder if we may have it, or else from a registry.
     fn content(&self, digest: &Digest, stream: &mut TcpStream) -> io::Result<bool> {
-        let allowed = self.folder.media(&self.key, digest);
-        let there = self.folder.blob(digest);
-        let (media, there) = match (allowed, there) {
-            (Some(media), Some(there)) => (media, there),
-            (None, None) | (Some(_), None) if !self.request.is_head() => {
-                return self.fetch(digest, stream);
-            }
-            (_, there) => {
-                let answer = match self.ask("HEAD", self.question) {
-                    Answer::Found(answer) => answer,
-                    Answer::Refused(status, why) => return self.refuse(status, &why, stream),
-                    Answer::Away(why) => return self.refuse(502, &why, stream),
-                };
-                let media = field(&answer, MEDIA);
-                self.tell(self.allow(digest, &media), "what is known of it is not kept");
-                let Some(there) = there else {
-                    let length = field(&answer, "Content-Length").parse().ok();
-                    let head = Head::ok(length).with(MEDIA, media);
-                    head.with(DIGEST, digest.to_string()).write(stream)?;
-                    return Ok(length.is_some());
-                };
-                (media, there)
-            }
+        let media = self.folder.media(&self.key, self.question.kind, digest);
+        match media.zip(self.folder.blob(digest)) {
+            Some((media, there)) => self.send(digest, &media, there, stream),
+            None if self.request.is_head() => self.describe(digest, stream),
+            None => self.fetch(digest, stream),
+        }
+    }
+
+    /// Hands on what a registry says of something, which proves nothing.
+    fn describe(&self, digest: &Digest, stream: &mut TcpStream) -> io::Result<bool> {
+        let answer = match self.ask("HEAD", self.question) {
+            Ok(found) => found.answer,
+            Err(why) => return self.refuse_as(why, stream),
         };
-        self.send(digest, &media, there, stream)
+        let length = field(&answer, "Content-Length").parse().ok();
+        let head = Head::ok(length).with(MEDIA, field(&answer, MEDIA));
+        head.with(DIGEST, digest.to_string()).write(stream)?;
+        Ok(length.is_some())
     }
 
     /// Sends what is in the folder.
@@ -197,11 +194,8 @@ impl Exchange<'_> {
         Ok(true)
     }
 
-    /// Gets it from a registry, unless another node does.
+    /// Gets it from a registry, unless another node did and the registry says that we may have it, too.
     fn fetch(&self, digest: &Digest, stream: &mut TcpStream) -> io::Result<bool> {
-        if self.request.offset() > 0 {
-            return self.refuse(416, "its beginning is not kept here", stream);
-        }
         let incoming = match self.folder.receive(digest, PATIENCE) {
             Ok(incoming) => Some(incoming),
             Err(why) => {
@@ -209,22 +203,45 @@ impl Exchange<'_> {
                 None
             }
         };
-        if self.folder.blob(digest).is_some() {
-            drop(incoming);
-            return self.content(digest, stream);
+        if let Some(there) = self.folder.blob(digest) {
+            match self.right(digest) {
+                Ok(Some(media)) => {
+                    drop(incoming);
+                    return self.send(digest, &media, there, stream);
+                }
+                Ok(None) => {}
+                Err(why) => return self.refuse_as(why, stream),
+            }
+        }
+        if self.request.offset() > 0 {
+            return self.refuse(416, "its beginning is not kept here", stream);
         }
         match self.ask("GET", self.question) {
-            Answer::Found(answer) => self.relay(digest, *answer, incoming, stream),
-            Answer::Refused(status, why) => self.refuse(status, &why, stream),
-            Answer::Away(why) => self.refuse(502, &why, stream),
+            Ok(found) => self.relay(digest, found, incoming, stream),
+            Err(why) => self.refuse_as(why, stream),
         }
+    }
+
+    /// The media type of what is there, if we may have it: because we got it meanwhile, or a registry says so that sent it once.
+    /// Any other can say so of what it never had. `None` where only having it proves the right to it.
+    fn right(&self, digest: &Digest) -> Result<Option<String>, NotFound> {
+        if let Some(media) = self.folder.media(&self.key, self.question.kind, digest) {
+            return Ok(Some(media));
+        }
+        let Found { answer, origin } = self.ask("HEAD", self.question)?;
+        if !self.folder.is_from(&origin, digest) {
+            return Ok(None);
+        }
+        let media = field(&answer, MEDIA);
+        self.tell(self.allow(digest, &media), "what is known of it is not kept");
+        Ok(Some(media))
     }
 
     /// Hands on what a registry sends, and keeps it.
     fn relay(
         &self,
         digest: &Digest,
-        answer: Response<Body>,
+        Found { answer, origin }: Found,
         mut incoming: Option<Incoming>,
         stream: &mut TcpStream,
     ) -> io::Result<bool> {
@@ -255,13 +272,15 @@ impl Exchange<'_> {
             self.cache.log(&format!("{} came as something else", self.question));
         } else if let Some(incoming) = incoming {
             self.cache.log(&format!("{}: {size} bytes fetched", self.question));
-            self.keep(&incoming, digest, &media);
+            self.keep(&incoming, digest, &origin, &media);
         }
         Ok(head.keeps())
     }
 
-    fn keep(&self, incoming: &Incoming, digest: &Digest, media: &str) {
-        let kept = self.folder.keep(incoming, digest).and_then(|()| self.allow(digest, media));
+    fn keep(&self, incoming: &Incoming, digest: &Digest, origin: &Origin, media: &str) {
+        let kept = self.folder.keep(incoming, digest);
+        let kept = kept.and_then(|()| self.folder.keep_origin(origin, digest));
+        let kept = kept.and_then(|()| self.allow(digest, media));
         match kept.and_then(|()| self.folder.shrink(self.cache.config.size.0)) {
             Ok(0) => {}
             Ok(count) => {
@@ -275,7 +294,7 @@ impl Exchange<'_> {
         self.folder.allow(&self.key, self.question, digest, media)
     }
 
-    fn ask(&self, method: &str, question: &Question) -> Answer {
+    fn ask(&self, method: &str, question: &Question) -> Result<Found, NotFound> {
         self.cache.registries.ask(self.upstreams, method, question, &self.accept)
     }
 
@@ -288,6 +307,13 @@ impl Exchange<'_> {
         let status = if status == 401 { 403 } else { status };
         Head::refusal(status, why).write(stream)?;
         Ok(true)
+    }
+
+    fn refuse_as(&self, why: NotFound, stream: &mut TcpStream) -> io::Result<bool> {
+        match why {
+            NotFound::Refused(status, why) => self.refuse(status, &why, stream),
+            NotFound::Away(why) => self.refuse(502, &why, stream),
+        }
     }
 
     fn tell(&self, outcome: io::Result<()>, what: &str) {

@@ -1,41 +1,54 @@
 //! What is kept, in a folder that several nodes of several clusters use at once.
 //!
 //! ```text
-//! blobs/<digits>                 layers, configs and manifests by their SHA-256; their time is that of their last use
-//! rights/<key>/about             registry and name of an image, for people
-//! rights/<key>/content/<digits>  its media type: those with this key were given it, and get it from here from now on
-//! rights/<key>/tags/<tag>        what the registry said last
-//! incoming/<digits>.part, .lock  what is being fetched, and by one node only
+//! blobs/<digits>                     layers, configs and manifests by their SHA-256; their time is that of their last use
+//! origins/<origin>/<digits>          who sent it: whoever did can tell who else may have it
+//! rights/<key>/about                 registry and name of an image, for people
+//! rights/<key>/manifests/<digits>    its media type: those with this key were given it, and get it from here from now on
+//! rights/<key>/blobs/<digits>        the same
+//! rights/<key>/tags/<cluster>/<tag>  what the registry said last: its name may lead each cluster to another
+//! incoming/<digits>.part, .lock      what is being fetched, and by one node only
 //! ```
 //!
-//! Whatever is there is there as a whole: it is written beside and put in place by a rename. All of it may be removed at any time.
+//! Whatever is there is there as a whole: it is written beside and put in place by a rename. All of it may be removed at any time, and goes
+//! as [`super::tidy`] has it. The folder may be another user's: all is done as its [`Owner`].
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::time::{Duration, SystemTime};
 
+use bivouac_spec::ClusterName;
 use bivouac_spec::node::Upstream;
 use bivouac_sys::filesystem::FileLock;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-use super::question::{Digest, Question};
-
-/// What somebody began to fetch and left is removed after this time.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+use super::owner::{Owner, no_folder};
+use super::question::{Digest, Kind, Question};
 
 /// The folder.
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
-    root: Utf8PathBuf,
-    /// Whose it is: what is written belongs to them, so that they can remove it.
-    owner: (u32, u32),
+    pub(super) root: Utf8PathBuf,
+    pub(super) owner: Owner,
 }
 
 /// Who may have what: those who ask the same registries, as the same users, for the same image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key(String);
+
+/// Who sends what: the API that is asked, and the registry that it is asked for, because some mirrors ask others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin(String);
+
+/// A tag of an image as one cluster knows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tag<'a> {
+    pub(super) key: &'a Key,
+    pub(super) cluster: &'a ClusterName,
+    pub(super) name: &'a str,
+}
 
 /// What a registry said of a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,29 +64,41 @@ pub(super) struct Incoming {
     file: File,
     path: Utf8PathBuf,
     lock: FileLock,
+    owner: Owner,
 }
 
 impl Key {
     pub(super) fn of(question: &Question, upstreams: &[Upstream]) -> Self {
-        let text = serde_json::to_vec(&(&question.registry, &question.name, upstreams))
-            .expect("what is asked has string keys only");
-        Self(Digest::of(&text).digits().to_owned())
+        Self(hash(&(&question.registry, &question.name, upstreams)))
     }
+}
+
+impl Origin {
+    pub(super) fn of(api: &str, registry: &str) -> Self {
+        Self(hash(&(api, registry)))
+    }
+}
+
+fn hash(parts: &impl Serialize) -> String {
+    let text = serde_json::to_vec(parts).expect("what is asked has string keys only");
+    Digest::of(&text).digits().to_owned()
 }
 
 impl Folder {
     /// The folder, where there is one.
     pub(super) fn open(root: &Utf8Path) -> io::Result<Self> {
-        let metadata = fs::metadata(root)?;
-        let folder = Self { root: root.to_owned(), owner: (metadata.uid(), metadata.gid()) };
-        for name in ["blobs", "rights", "incoming"] {
-            folder.ensure(&root.join(name))?;
+        let folder = Self { root: root.to_owned(), owner: Owner::of(root)? };
+        let acting = folder.owner.act()?;
+        for name in ["blobs", "origins", "rights", "incoming"] {
+            ensure(&root.join(name))?;
         }
+        drop(acting);
         Ok(folder)
     }
 
     /// A blob and its size; whoever opens it uses it.
     pub(super) fn blob(&self, digest: &Digest) -> Option<(File, u64)> {
+        let _acting = self.owner.act().ok()?;
         let file = File::open(self.blob_path(digest)).ok()?;
         let size = file.metadata().ok()?.len();
         // Without it, the blob only goes earlier.
@@ -82,12 +107,13 @@ impl Folder {
     }
 
     pub(super) fn remove_blob(&self, digest: &Digest) {
-        let _ = fs::remove_file(self.blob_path(digest));
+        self.remove(&self.blob_path(digest));
     }
 
     /// The media type of what those with this key may have.
-    pub(super) fn media(&self, key: &Key, digest: &Digest) -> Option<String> {
-        fs::read_to_string(self.rights(key).join("content").join(digest.digits())).ok()
+    pub(super) fn media(&self, key: &Key, kind: Kind, digest: &Digest) -> Option<String> {
+        let _acting = self.owner.act().ok()?;
+        fs::read_to_string(self.rights(key).join(kind.word()).join(digest.digits())).ok()
     }
 
     /// From now on, those with this key get it from here.
@@ -98,79 +124,64 @@ impl Folder {
         digest: &Digest,
         media: &str,
     ) -> io::Result<()> {
+        let _acting = self.owner.act()?;
         let folder = self.rights(key);
         let about = folder.join("about");
         if !about.exists() {
             self.write(&about, format!("{}/{}\n", question.registry, question.name).as_bytes())?;
         }
-        self.write(&folder.join("content").join(digest.digits()), media.as_bytes())
+        self.write(&folder.join(question.kind.word()).join(digest.digits()), media.as_bytes())
     }
 
-    pub(super) fn tag(&self, key: &Key, tag: &str) -> Option<Tagged> {
-        let text = fs::read(self.rights(key).join("tags").join(tag)).ok()?;
-        serde_json::from_slice(&text).ok()
+    /// Whether this is who sent it.
+    pub(super) fn is_from(&self, origin: &Origin, digest: &Digest) -> bool {
+        self.owner.act().is_ok_and(|_acting| self.origin(origin, digest).exists())
     }
 
-    pub(super) fn keep_tag(&self, key: &Key, tag: &str, tagged: &Tagged) -> io::Result<()> {
+    /// Keeps who sent it.
+    pub(super) fn keep_origin(&self, origin: &Origin, digest: &Digest) -> io::Result<()> {
+        let _acting = self.owner.act()?;
+        self.write(&self.origin(origin, digest), &[])
+    }
+
+    pub(super) fn tag(&self, tag: Tag<'_>) -> Option<Tagged> {
+        let _acting = self.owner.act().ok()?;
+        Tagged::read(&self.tag_path(tag))
+    }
+
+    pub(super) fn keep_tag(&self, tag: Tag<'_>, tagged: &Tagged) -> io::Result<()> {
+        let _acting = self.owner.act()?;
         let text = serde_json::to_vec(tagged).expect("what is said of a tag has string keys only");
-        self.write(&self.rights(key).join("tags").join(tag), &text)
+        self.write(&self.tag_path(tag), &text)
     }
 
-    pub(super) fn forget_tag(&self, key: &Key, tag: &str) {
-        let _ = fs::remove_file(self.rights(key).join("tags").join(tag));
+    pub(super) fn forget_tag(&self, tag: Tag<'_>) {
+        self.remove(&self.tag_path(tag));
     }
 
     /// Begins to fetch, or waits until whoever does so has ended: then it may be there.
     pub(super) fn receive(&self, digest: &Digest, patience: Duration) -> Result<Incoming, String> {
-        let path = |end: &str| self.root.join(format!("incoming/{}.{end}", digest.digits()));
+        let failed = |error: io::Error| error.to_string();
+        let _acting = self.owner.act().map_err(failed)?;
+        let folder = self.root.join("incoming");
+        ensure(&folder).map_err(failed)?;
+        let path = |end: &str| folder.join(format!("{}.{end}", digest.digits()));
         let lock = FileLock::acquire(path("lock"), "fetch", patience);
         let lock = lock.map_err(|error| format!("{error}: {}", error.cause()))?;
         let path = path("part");
-        let file = self.create(&path).map_err(|error| error.to_string())?;
-        Ok(Incoming { file, path, lock })
+        let file = create(&path).map_err(failed)?;
+        Ok(Incoming { file, path, lock, owner: self.owner })
     }
 
     /// Puts what was fetched in its place.
     pub(super) fn keep(&self, incoming: &Incoming, digest: &Digest) -> io::Result<()> {
+        let _acting = self.owner.act()?;
         incoming.file.sync_data()?;
+        ensure(&self.root.join("blobs"))?;
         fs::rename(&incoming.path, self.blob_path(digest))
     }
 
-    /// Removes what was not used for the longest time until all of it fits; how many went.
-    pub(super) fn shrink(&self, size: u64) -> io::Result<usize> {
-        let mut blobs = Vec::new();
-        for entry in self.root.join("blobs").read_dir_utf8()? {
-            let entry = entry?;
-            // Another node may be at the same.
-            let Ok(metadata) = entry.metadata() else { continue };
-            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            blobs.push((used, metadata.len(), entry.into_path()));
-        }
-        let (mut total, mut gone) = (blobs.iter().map(|(_, size, _)| size).sum::<u64>(), 0);
-        blobs.sort_unstable();
-        for (_, length, path) in blobs {
-            if total <= size {
-                break;
-            }
-            let _ = fs::remove_file(path);
-            (total, gone) = (total.saturating_sub(length), gone + 1);
-        }
-        self.tidy()?;
-        Ok(gone)
-    }
-
-    /// Removes what is being fetched by nobody.
-    fn tidy(&self) -> io::Result<()> {
-        for entry in self.root.join("incoming").read_dir_utf8()?.flatten() {
-            let age = entry.metadata().and_then(|metadata| metadata.modified());
-            if age.is_ok_and(|then| then.elapsed().is_ok_and(|age| age > ABANDONED)) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-        Ok(())
-    }
-
-    fn blob_path(&self, digest: &Digest) -> Utf8PathBuf {
+    pub(super) fn blob_path(&self, digest: &Digest) -> Utf8PathBuf {
         self.root.join("blobs").join(digest.digits())
     }
 
@@ -178,47 +189,38 @@ impl Folder {
         self.root.join("rights").join(&key.0)
     }
 
-    /// Writes a small file as a whole.
+    fn origin(&self, origin: &Origin, digest: &Digest) -> Utf8PathBuf {
+        self.root.join("origins").join(&origin.0).join(digest.digits())
+    }
+
+    fn tag_path(&self, tag: Tag<'_>) -> Utf8PathBuf {
+        self.rights(tag.key).join("tags").join(tag.cluster.as_str()).join(tag.name)
+    }
+
+    fn remove(&self, path: &Utf8Path) {
+        if let Ok(_acting) = self.owner.act() {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// Writes a small file as a whole. Its folder may not be there yet, or not any more.
     fn write(&self, path: &Utf8Path, content: &[u8]) -> io::Result<()> {
-        let parent = path.parent().expect("it is below the folder");
-        if !parent.is_dir() {
-            let above = parent.parent().expect("it is below the folder");
-            self.ensure(above)?;
-            self.ensure(parent)?;
+        match place(path, content) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            written => return written,
         }
-        // Several nodes may write the same at once, and each counts its processes from 1.
-        let name = path.file_name().expect("it is below the folder");
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let beside = parent.join(format!(".{name}-{}-{}", std::process::id(), now.as_nanos()));
-        let written = self.create(&beside).and_then(|mut file| file.write_all(content));
-        written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
-            let _ = fs::remove_file(&beside);
-        })
-    }
-
-    fn create(&self, path: &Utf8Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        self.give(path);
-        Ok(file)
-    }
-
-    fn ensure(&self, path: &Utf8Path) -> io::Result<()> {
-        match fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            made => {
-                made?;
-                self.give(path);
-                Ok(())
-            }
+        let below = path.strip_prefix(&self.root).expect("it is below the folder");
+        let parents: Vec<_> = below.ancestors().skip(1).collect();
+        for parent in parents.iter().rev().filter(|parent| !parent.as_str().is_empty()) {
+            ensure(&self.root.join(parent))?;
         }
+        place(path, content)
     }
+}
 
-    /// Only root can, and elsewhere it is the owner's already.
-    fn give(&self, path: &Utf8Path) {
-        if self.owner != (0, 0) {
-            let _ = chown(path, Some(self.owner.0), Some(self.owner.1));
-        }
+impl Tagged {
+    pub(super) fn read(path: &Utf8Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path).ok()?).ok()
     }
 }
 
@@ -231,79 +233,46 @@ impl Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         // It is at its place, or of no use. Whoever opened the lock meanwhile sees that it is not the one any more.
-        let _ = fs::remove_file(&self.path);
-        let _ = fs::remove_file(self.lock.path());
+        if let Ok(_acting) = self.owner.act() {
+            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(self.lock.path());
+        }
     }
 }
 
-/// What a folder holds, for people.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct CacheUsage {
-    /// Names of the images that it has something of, without tags: `docker.io/library/nginx`.
-    pub images: Vec<String>,
-    /// How many manifests, configs and layers there are.
-    pub blobs: usize,
-    /// Their bytes.
-    pub size: u64,
+fn place(path: &Utf8Path, content: &[u8]) -> io::Result<()> {
+    let (parent, name) = (path.parent(), path.file_name());
+    let (parent, name) = parent.zip(name).expect("it is below the folder");
+    // Several nodes may write the same at once, and each counts its processes from 1.
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let beside = parent.join(format!(".{name}-{}-{}", std::process::id(), now.as_nanos()));
+    let written = create(&beside).and_then(|mut file| file.write_all(content));
+    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&beside);
+    })
 }
 
-/// Looks into a folder; one that is not there holds nothing.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn cache_usage(root: &Utf8Path) -> io::Result<CacheUsage> {
-    let mut usage = CacheUsage::default();
-    for entry in entries(&root.join("blobs"))? {
-        // It may go while we look.
-        let Ok(metadata) = entry.symlink_metadata() else { continue };
-        usage.blobs += 1;
-        usage.size += metadata.len();
-    }
-    for entry in entries(&root.join("rights"))? {
-        let about = fs::read_to_string(entry.join("about")).unwrap_or_default();
-        usage.images.extend(Some(about.trim().to_owned()).filter(|name| !name.is_empty()));
-    }
-    usage.images.sort();
-    usage.images.dedup();
-    Ok(usage)
+fn create(path: &Utf8Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 
-/// Removes everything in a folder, which nodes may be using: they fetch what they need again.
-///
-/// # Errors
-/// When something cannot be removed.
-pub fn empty_cache(root: &Utf8Path) -> io::Result<CacheUsage> {
-    let usage = cache_usage(root)?;
-    for path in entries(&root.join("blobs"))? {
-        gone(fs::remove_file(path))?;
-    }
-    // A node that is just writing one of these puts it back, and that is no harm.
-    for path in entries(&root.join("rights"))? {
-        gone(fs::remove_dir_all(path))?;
-    }
-    Ok(usage)
-}
-
-fn entries(folder: &Utf8Path) -> io::Result<Vec<Utf8PathBuf>> {
-    match folder.read_dir_utf8() {
-        Ok(entries) => entries.map(|entry| Ok(entry?.into_path())).collect(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-fn gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+fn ensure(path: &Utf8Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_folder = fs::symlink_metadata(path)?.is_dir();
+            if is_folder { Ok(()) } else { Err(no_folder(path)) }
+        }
+        made => made,
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, Utf8PathBuf, Folder) {
+    pub(in crate::image_cache) fn folder() -> (tempfile::TempDir, Utf8PathBuf, Folder) {
         let temporary = tempfile::tempdir().unwrap();
         let root = Utf8PathBuf::from_path_buf(temporary.path().join("cache")).unwrap();
         assert!(Folder::open(&root).is_err(), "who has none makes none");
@@ -312,7 +281,7 @@ mod tests {
         (temporary, root, folder)
     }
 
-    fn put(folder: &Folder, content: &[u8]) -> Digest {
+    pub(in crate::image_cache) fn put(folder: &Folder, content: &[u8]) -> Digest {
         let digest = Digest::of(content);
         let mut incoming = folder.receive(&digest, Duration::ZERO).unwrap();
         incoming.write(content).unwrap();
@@ -320,8 +289,14 @@ mod tests {
         digest
     }
 
-    fn question() -> Question {
+    pub(in crate::image_cache) fn question() -> Question {
         Question::parse("/v2/team/a/manifests/1?ns=a.test").unwrap()
+    }
+
+    pub(in crate::image_cache) fn key(authorization: Option<&str>) -> Key {
+        let authorization = authorization.map(|it| bivouac_spec::node::Content(it.to_owned()));
+        let own = Upstream { url: None, authorization, authorities: None, insecure: false };
+        Key::of(&question(), &[own])
     }
 
     #[test]
@@ -338,44 +313,59 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_for_long_goes_first() {
-        let (_temporary, _, folder) = folder();
-        let digests = [b"aa", b"bb", b"cc"].map(|content| put(&folder, content));
-        for (age, digest) in digests.iter().enumerate() {
-            let file = folder.blob(digest).unwrap().0;
-            let age = Duration::from_secs(1000 * (age as u64 + 1));
-            file.set_modified(SystemTime::now() - age).unwrap();
-        }
-        assert!(folder.blob(&digests[2]).is_some(), "it is used now");
-        assert_eq!(folder.shrink(4).unwrap(), 1);
-        let there = digests.each_ref().map(|digest| folder.blob(digest).is_some());
-        assert_eq!(there, [true, false, true]);
+    fn rights_are_those_of_one_image_and_one_way_to_it() {
+        let (_temporary, _root, folder) = folder();
+        let digest = Digest::of(b"x");
+        folder.allow(&key(None), &question(), &digest, "text/plain").unwrap();
+        let media = |key, kind| folder.media(&key, kind, &digest);
+        assert_eq!(media(key(None), Kind::Manifest).as_deref(), Some("text/plain"));
+        assert_eq!(media(key(None), Kind::Blob), None);
+        assert_eq!(media(key(Some("Basic eA==")), Kind::Manifest), None);
+
+        let origin = Origin::of("http://mirror.test/v2", "a.test");
+        folder.keep_origin(&origin, &digest).unwrap();
+        assert!(folder.is_from(&origin, &digest));
+        assert!(!folder.is_from(&origin, &Digest::of(b"y")));
+        let other = Origin::of("http://mirror.test/v2", "evil.test");
+        assert!(!folder.is_from(&other, &digest), "the mirror asks somebody else for these");
     }
 
     #[test]
-    fn rights_are_those_of_one_image_and_one_way_to_it() {
+    fn a_tag_is_that_of_one_cluster() {
+        let (_temporary, _root, folder) = folder();
+        let (key, clusters) = (key(None), ["one", "two"].map(|name| name.parse().unwrap()));
+        let [one, two] = clusters.each_ref().map(|cluster| Tag { key: &key, cluster, name: "1" });
+        let tagged = Tagged { digest: "sha256:a".to_owned(), media: "a/b".to_owned(), size: 1 };
+        folder.keep_tag(one, &tagged).unwrap();
+        assert_eq!((folder.tag(one), folder.tag(two)), (Some(tagged.clone()), None));
+        folder.forget_tag(two);
+        assert_eq!(folder.tag(one), Some(tagged));
+        folder.forget_tag(one);
+        assert_eq!(folder.tag(one), None);
+    }
+
+    #[test]
+    fn what_somebody_removed_by_hand_is_made_again() {
         let (_temporary, root, folder) = folder();
-        let (question, digest) = (question(), Digest::of(b"x"));
-        let upstream =
-            Upstream { url: None, authorization: None, authorities: None, insecure: false };
-        let key = Key::of(&question, std::slice::from_ref(&upstream));
-        folder.allow(&key, &question, &digest, "text/plain").unwrap();
-        assert_eq!(folder.media(&key, &digest).as_deref(), Some("text/plain"));
-        let secret = bivouac_spec::node::Content("Basic eA==".to_owned());
-        let somebody = Upstream { authorization: Some(secret), ..upstream };
-        assert_eq!(folder.media(&Key::of(&question, &[somebody]), &digest), None);
+        for name in ["blobs", "origins", "rights", "incoming"] {
+            fs::remove_dir_all(root.join(name)).unwrap();
+        }
+        let digest = put(&folder, b"x");
+        folder.allow(&key(None), &question(), &digest, "text/plain").unwrap();
+        folder.keep_origin(&Origin::of("a", "b"), &digest).unwrap();
+        assert!(folder.media(&key(None), Kind::Manifest, &digest).is_some());
+    }
 
-        let tagged = Tagged { digest: digest.to_string(), media: "a/b".to_owned(), size: 1 };
-        folder.keep_tag(&key, "1", &tagged).unwrap();
-        assert_eq!(folder.tag(&key, "1"), Some(tagged));
-        folder.forget_tag(&key, "1");
-        assert_eq!(folder.tag(&key, "1"), None);
-
-        put(&folder, b"x");
-        let usage = CacheUsage { images: vec!["a.test/team/a".to_owned()], blobs: 1, size: 1 };
-        assert_eq!(cache_usage(&root).unwrap(), usage);
-        assert_eq!(empty_cache(&root).unwrap(), usage);
-        assert_eq!(cache_usage(&root).unwrap(), CacheUsage::default());
-        assert_eq!(cache_usage(&root.join("none")).unwrap(), CacheUsage::default());
+    #[test]
+    fn links_lead_nowhere() {
+        let (temporary, root, folder) = folder();
+        let outside = Utf8PathBuf::from_path_buf(temporary.path().join("outside")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        symlink(&root, outside.join("link")).unwrap();
+        assert!(Folder::open(&outside.join("link")).is_err());
+        fs::remove_dir(root.join("incoming")).unwrap();
+        symlink(&outside, root.join("incoming")).unwrap();
+        assert!(folder.receive(&Digest::of(b"x"), Duration::ZERO).unwrap_err().contains("folder"));
+        assert!(Folder::open(&root).is_err());
     }
 }

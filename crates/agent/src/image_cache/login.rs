@@ -78,7 +78,7 @@ fn parameters(text: &str) -> HashMap<String, String> {
 }
 
 /// What a token server answers.
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 pub(super) struct Granted {
     #[serde(default)]
     token: String,
@@ -87,20 +87,28 @@ pub(super) struct Granted {
     expires_in: Option<u64>,
 }
 
-/// Tokens that still hold, by the API of a registry and the name of an image there.
-#[derive(Debug, Default)]
-pub(super) struct Tokens(Mutex<HashMap<(String, String), (String, Instant)>>);
+/// For what a token is: the API of a registry, the name of an image there, and the header `Authorization` that it was given for.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Purpose {
+    pub(super) api: String,
+    pub(super) name: String,
+    pub(super) authorization: Option<String>,
+}
+
+/// Tokens that still hold. Like passwords, they are not for any log.
+#[derive(Default)]
+pub(super) struct Tokens(Mutex<HashMap<Purpose, (String, Instant)>>);
 
 impl Tokens {
     /// The header of a token that holds.
-    pub(super) fn find(&self, api: &str, name: &str) -> Option<String> {
+    pub(super) fn find(&self, purpose: &Purpose) -> Option<String> {
         let mut tokens = locked(&self.0);
         tokens.retain(|_, (_, end)| *end > Instant::now());
-        tokens.get(&(api.to_owned(), name.to_owned())).map(|(header, _)| header.clone())
+        tokens.get(purpose).map(|(header, _)| header.clone())
     }
 
     /// Keeps what was granted; the header of it, unless nothing was.
-    pub(super) fn keep(&self, api: &str, name: &str, granted: Granted) -> Option<String> {
+    pub(super) fn keep(&self, purpose: Purpose, granted: Granted) -> Option<String> {
         let Granted { token, access_token, expires_in } = granted;
         let token = if token.is_empty() { access_token } else { token };
         if token.is_empty() || token.contains(|c: char| c.is_ascii_control()) {
@@ -109,12 +117,12 @@ impl Tokens {
         let header = format!("Bearer {token}");
         let seconds = expires_in.unwrap_or(USUAL).saturating_sub(EARLIER).min(3600);
         let end = Instant::now() + Duration::from_secs(seconds);
-        locked(&self.0).insert((api.to_owned(), name.to_owned()), (header.clone(), end));
+        locked(&self.0).insert(purpose, (header.clone(), end));
         Some(header)
     }
 
-    pub(super) fn forget(&self, api: &str, name: &str) {
-        locked(&self.0).remove(&(api.to_owned(), name.to_owned()));
+    pub(super) fn forget(&self, purpose: &Purpose) {
+        locked(&self.0).remove(purpose);
     }
 }
 
@@ -142,13 +150,19 @@ mod tests {
     fn tokens_are_kept_for_as_long_as_they_hold() {
         let tokens = Tokens::default();
         let grant = |text: &str| serde_json::from_str::<Granted>(text).unwrap();
-        let header = tokens.keep("api", "a", grant(r#"{"access_token":"t","expires_in":300}"#));
+        let purpose = |name: &str, authorization: Option<&str>| Purpose {
+            api: "api".to_owned(),
+            name: name.to_owned(),
+            authorization: authorization.map(str::to_owned),
+        };
+        let (a, b, other) = (purpose("a", None), purpose("b", None), purpose("a", Some("Basic x")));
+        let header = tokens.keep(a.clone(), grant(r#"{"access_token":"t","expires_in":300}"#));
         assert_eq!(header.as_deref(), Some("Bearer t"));
-        assert_eq!((tokens.find("api", "a"), tokens.find("api", "b")), (header, None));
-        tokens.forget("api", "a");
-        assert_eq!(tokens.find("api", "a"), None);
-        tokens.keep("api", "a", grant(r#"{"token":"t","expires_in":5}"#));
-        assert_eq!(tokens.find("api", "a"), None);
-        assert_eq!(tokens.keep("api", "a", grant("{}")), None);
+        assert_eq!([&a, &b, &other].map(|one| tokens.find(one)), [header, None, None]);
+        tokens.forget(&a);
+        assert_eq!(tokens.find(&a), None);
+        tokens.keep(a.clone(), grant(r#"{"token":"t","expires_in":5}"#));
+        assert_eq!(tokens.find(&a), None);
+        assert_eq!(tokens.keep(a, grant("{}")), None);
     }
 }

@@ -10,10 +10,12 @@
 //!
 //! containerd asks here first, for every registry. Layers, configs and manifests are named by what they are, so that whoever has one has the
 //! right one; a registry is asked for it once, by one node of the host, and it goes to containerd while it is written. Tags change, so
-//! that the registry is asked what they mean each time, and only while it is away is it what it said last.
+//! that the registry is asked what they mean each time, and only while it is away is it what it said last, to this cluster: names of
+//! registries may lead others elsewhere.
 //!
 //! Who may have what is decided by registries: a node gets from here what a registry gave to a node that asked in the same way (the same
-//! mirrors, the same user and password), and all else after a registry said that it may (a `HEAD` with the node's own password). What
+//! mirrors, the same user and password), and all else after a registry said that it may (a `HEAD` with the node's own password). Only a
+//! registry that once sent it is believed: any other may say yes to what it never had, and is asked for the whole of it. What
 //! those with a pod's own password pull does not come through here, because containerd does not tell it.
 //!
 //! Nothing breaks by it: with any answer that is no success containerd goes on to the registry itself, and nothing that is served differs
@@ -24,7 +26,9 @@ mod exchange;
 mod folder;
 mod http;
 mod login;
+mod owner;
 mod question;
+mod tidy;
 mod upstream;
 
 #[cfg(test)]
@@ -47,7 +51,7 @@ use folder::Folder;
 use http::Request;
 use upstream::Registries;
 
-pub use folder::{CacheUsage, cache_usage, empty_cache};
+pub use tidy::{CacheUsage, cache_usage, empty_cache};
 
 /// Connections at once. More would be somebody's mistake.
 const MOST: usize = 256;

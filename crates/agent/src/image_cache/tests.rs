@@ -37,6 +37,10 @@ enum Mood {
     Away,
     /// It sends something else than it says.
     Wrong,
+    /// It says that it has everything, and sends something else.
+    Liar,
+    /// It has nothing.
+    Empty,
 }
 
 impl Registry {
@@ -115,7 +119,17 @@ fn reply(request: &Request, path: &str, mood: Mood, address: SocketAddr) -> Repl
     if let Some(challenge) = challenge {
         return (401, vec![("WWW-Authenticate", challenge)], vec![]);
     }
+    if mood == Mood::Empty {
+        return (404, vec![], vec![]);
+    }
     let (manifest, layer) = (Digest::of(MANIFEST), Digest::of(LAYER));
+    if mood == Mood::Liar {
+        let fields = vec![
+            ("Content-Type", MEDIA.to_owned()),
+            ("Docker-Content-Digest", manifest.to_string()),
+        ];
+        return (200, fields, b"a lie".to_vec());
+    }
     let manifests =
         ["1".to_owned(), manifest.to_string()].map(|it| format!("/v2/team/app/manifests/{it}"));
     if manifests.iter().any(|one| one == path) {
@@ -148,13 +162,19 @@ impl Host {
 
     /// A node that asks this for all registries.
     fn node(&self, upstream: Upstream) -> SocketAddr {
+        self.node_of("one", BTreeMap::from([("*".to_owned(), vec![upstream])]))
+    }
+
+    /// A node of this cluster that asks these.
+    fn node_of(&self, cluster: &str, registries: BTreeMap<String, Vec<Upstream>>) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::clone(&self.log);
         let config = ImageCache {
+            cluster: cluster.parse().unwrap(),
             size: Bytes(1 << 20),
             token: Content(TOKEN.to_owned()),
-            registries: BTreeMap::from([("*".to_owned(), vec![upstream])]),
+            registries,
         };
         let cache = Cache {
             config,
@@ -173,10 +193,21 @@ impl Host {
 
 /// Status, head and body of what a node answers to its containerd.
 fn ask(node: SocketAddr, method: &str, what: &str, more: &str) -> (u16, String, Vec<u8>) {
+    ask_of(node, "a.test", method, what, more)
+}
+
+/// The same of an image of this registry.
+fn ask_of(
+    node: SocketAddr,
+    registry: &str,
+    method: &str,
+    what: &str,
+    more: &str,
+) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect(node).unwrap();
     let header = ImageCache::HEADER;
     let request = format!(
-        "{method} /v2/team/app/{what}?ns=a.test HTTP/1.1\r\nHost: x\r\n{header}: {TOKEN}\r\nConnection: close\r\n{more}\r\n"
+        "{method} /v2/team/app/{what}?ns={registry} HTTP/1.1\r\nHost: x\r\n{header}: {TOKEN}\r\nConnection: close\r\n{more}\r\n"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
@@ -305,11 +336,57 @@ fn a_part_is_sent_of_what_is_there() {
 fn a_tag_that_is_gone_is_gone() {
     let (host, registry) = (Host::new(), Registry::start(Mood::Open));
     let node = host.node(registry.upstream(None));
-    assert_eq!(ask(node, "HEAD", "manifests/2", "").0, 404);
+    pull(node);
     registry.is(Mood::Away);
-    let (status, head, _) = ask(node, "HEAD", "manifests/2", "");
+    assert_eq!(ask(node, "HEAD", "manifests/1", "").0, 200, "it was there last");
+    registry.is(Mood::Empty);
+    assert_eq!(ask(node, "HEAD", "manifests/1", "").0, 404);
+    registry.is(Mood::Away);
+    let (status, head, _) = ask(node, "HEAD", "manifests/1", "");
     assert_eq!(status, 502);
     assert!(head.lines().next().unwrap().contains(&registry.address.to_string()), "{head}");
+}
+
+#[test]
+fn a_tag_is_what_it_was_for_the_same_cluster() {
+    let (host, registry) = (Host::new(), Registry::start(Mood::Open));
+    let all = || BTreeMap::from([("*".to_owned(), vec![registry.upstream(None)])]);
+    let [one, two] = ["one", "two"].map(|cluster| host.node_of(cluster, all()));
+    pull(one);
+    registry.is(Mood::Away);
+    // In the other cluster, the name may lead to another registry.
+    assert_eq!(ask(two, "HEAD", "manifests/1", "").0, 502);
+    pull(one);
+    let manifest = format!("manifests/{}", Digest::of(MANIFEST));
+    assert_eq!(ask(two, "GET", &manifest, "").2, MANIFEST, "a digest is the same everywhere");
+}
+
+#[test]
+fn a_registry_that_lies_gets_nothing_of_anothers() {
+    let (host, registry) = (Host::new(), Registry::start(Mood::Password));
+    let liar = Registry::start(Mood::Liar);
+    let node = host.node_of(
+        "one",
+        BTreeMap::from([
+            ("a.test".to_owned(), vec![registry.upstream(Some(PASSWORD))]),
+            ("evil.test".to_owned(), vec![liar.upstream(None)]),
+        ]),
+    );
+    pull(node);
+    let what = ["manifests/1".to_owned(), format!("manifests/{}", Digest::of(MANIFEST)), layer()];
+    for what in what.iter().chain(&what) {
+        assert_eq!(ask_of(node, "evil.test", "HEAD", what, "").0, 200, "{what}");
+        let (_, head, body) = ask_of(node, "evil.test", "GET", what, "");
+        assert_eq!(body, b"a lie", "{what}: {head}");
+    }
+    assert_eq!(ask_of(node, "evil.test", "GET", &layer(), "Range: bytes=2-\r\n").0, 416);
+    // Who has it can tell, and from then on needs not send it.
+    liar.is(Mood::Open);
+    for _ in 0..2 {
+        assert_eq!(ask_of(node, "evil.test", "GET", &layer(), "").2, LAYER);
+    }
+    assert!(host.said("came as something else"), "{:?}", locked(&host.log));
+    pull(node);
 }
 
 #[test]

@@ -8,26 +8,66 @@ use ureq::{Agent, Body};
 use url::Url;
 
 use super::client::{Clients, Proxies};
-use super::login::{Challenge, Granted, Tokens};
+use super::folder::Origin;
+use super::login::{Challenge, Granted, Purpose, Tokens};
 use super::question::Question;
 
 /// The name of Docker's registry, and where its API is.
 const HUB: (&str, &str) = ("docker.io", "https://registry-1.docker.io/v2");
 const MAX_TOKEN: u64 = 1 << 20;
 
-/// What registries have to say to a question.
+/// What the first registry says that has it, and who that is.
 #[derive(Debug)]
-pub(super) enum Answer {
-    /// The first one that has it.
-    Found(Box<Response<Body>>),
+pub(super) struct Found {
+    pub(super) answer: Response<Body>,
+    pub(super) origin: Origin,
+}
+
+/// Why none says anything.
+#[derive(Debug)]
+pub(super) enum NotFound {
     /// None has it for us.
     Refused(u16, String),
     /// None has it, and of one nobody knows.
     Away(String),
 }
 
-/// All registries.
+/// What those said who do not have it, one after another.
 #[derive(Debug, Default)]
+struct Verdict {
+    refused: Option<(u16, String)>,
+    away: Option<String>,
+}
+
+impl Verdict {
+    fn is_away(&mut self, why: String) {
+        self.away = Some(why);
+    }
+
+    fn answers(&mut self, upstream: &Upstream, status: u16, said: String) {
+        if matches!(status, 408 | 429 | 500..) {
+            return self.is_away(said);
+        }
+        // That we may not have it says more than that somebody else has it not.
+        let before = self.refused.take().filter(|(before, _)| *before != 404);
+        self.refused = before.or(Some((status, said)));
+        if upstream.url.is_none() && matches!(status, 401 | 403 | 404) {
+            // Nobody knows better than the registry itself, whichever of its mirrors is away.
+            self.away = None;
+        }
+    }
+
+    fn end(self) -> NotFound {
+        match (self.away, self.refused) {
+            (Some(why), _) => NotFound::Away(why),
+            (None, Some((status, why))) => NotFound::Refused(status, why),
+            (None, None) => NotFound::Away("nobody is to be asked for it".to_owned()),
+        }
+    }
+}
+
+/// All registries.
+#[derive(Default)]
 pub(super) struct Registries {
     clients: Clients,
     tokens: Tokens,
@@ -45,65 +85,55 @@ impl Registries {
         method: &str,
         question: &Question,
         accept: &[String],
-    ) -> Answer {
-        let (mut refused, mut away) = (None, None);
+    ) -> Result<Found, NotFound> {
+        let mut verdict = Verdict::default();
         for upstream in upstreams {
-            let (name, asked) = self.ask_one(upstream, method, question, accept);
-            let status = match asked {
+            let (api, asked) = self.ask_one(upstream, method, question, accept);
+            let name = api.as_deref().map_or(question.registry.as_str(), host);
+            match asked {
                 Ok(answer) if answer.status().is_success() => {
-                    return Answer::Found(Box::new(answer));
+                    let origin = Origin::of(&api.unwrap_or_default(), &question.registry);
+                    return Ok(Found { answer, origin });
                 }
-                Ok(answer) => answer.status().as_u16(),
-                Err(why) => {
-                    away = Some(format!("{name}: {why}"));
-                    continue;
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    verdict.answers(upstream, status, format!("{name} says HTTP {status}"));
                 }
-            };
-            let said = format!("{name} says HTTP {status}");
-            if matches!(status, 408 | 429 | 500..) {
-                away = Some(said);
-            } else {
-                // That we may not have it says more than that somebody else has it not.
-                let before = refused.take().filter(|(before, _)| *before != 404);
-                refused = before.or(Some((status, said)));
+                Err(why) => verdict.is_away(format!("{name}: {why}")),
             }
         }
-        match (away, refused) {
-            (Some(why), _) => Answer::Away(why),
-            (None, Some((status, why))) => Answer::Refused(status, why),
-            (None, None) => Answer::Away("nobody is to be asked for it".to_owned()),
-        }
+        Err(verdict.end())
     }
 
-    /// Asks one, wherever it answers; and its name.
+    /// Asks one, wherever it answers; and where that was.
     fn ask_one(
         &self,
         upstream: &Upstream,
         method: &str,
         question: &Question,
         accept: &[String],
-    ) -> (String, Result<Response<Body>, String>) {
-        let mut outcome = Err("it would be the node itself".to_owned());
-        let mut name = question.registry.clone();
+    ) -> (Option<String>, Result<Response<Body>, String>) {
+        let mut last = (None, Err("it would be the node itself".to_owned()));
         for api in apis(upstream, &question.registry) {
             let asked = Asked { upstream, api: &api, method, question, accept };
-            outcome = self.ask_at(&asked);
-            name = host(&api).to_owned();
-            if outcome.is_ok() {
+            let outcome = self.ask_at(&asked);
+            let answers = outcome.is_ok();
+            last = (Some(api), outcome);
+            if answers {
                 break;
             }
         }
-        (name, outcome)
+        last
     }
 
     fn ask_at(&self, asked: &Asked<'_>) -> Result<Response<Body>, String> {
-        let (api, name) = (asked.api, &asked.question.name);
-        let known = self.tokens.find(api, name);
+        let purpose = asked.purpose();
+        let known = self.tokens.find(&purpose);
         let answer = self.send(asked, known.as_deref())?;
         if answer.status().as_u16() != 401 {
             return Ok(answer);
         }
-        self.tokens.forget(api, name);
+        self.tokens.forget(&purpose);
         let said = answer.headers().get_all("www-authenticate").iter();
         let challenge = Challenge::choose(said.filter_map(|value| value.to_str().ok()));
         let header = match &challenge {
@@ -136,7 +166,7 @@ impl Registries {
         let text = text.map_err(|error| format!("who gives its tokens: {error}"))?;
         let granted: Granted = serde_json::from_slice(&text)
             .map_err(|_| "who gives its tokens says something else".to_owned())?;
-        Ok(self.tokens.keep(asked.api, &asked.question.name, granted))
+        Ok(self.tokens.keep(asked.purpose(), granted))
     }
 
     fn send(
@@ -162,6 +192,14 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn authorization(&self) -> Option<&str> {
         self.upstream.authorization.as_ref().map(|content| content.0.as_str())
+    }
+
+    fn purpose(&self) -> Purpose {
+        Purpose {
+            api: self.api.to_owned(),
+            name: self.question.name.clone(),
+            authorization: self.authorization().map(str::to_owned),
+        }
     }
 
     fn url(&self) -> Result<Url, String> {
@@ -223,9 +261,42 @@ fn host(api: &str) -> &str {
 mod tests {
     use super::*;
 
+    fn own() -> Upstream {
+        Upstream { url: None, authorization: None, authorities: None, insecure: false }
+    }
+
+    #[test]
+    fn the_registry_itself_knows_best() {
+        let mirror = Upstream { url: Some("http://m/v2".to_owned()), ..own() };
+        let verdict = |said: &[(&Upstream, Option<u16>)]| {
+            let mut verdict = Verdict::default();
+            for (upstream, status) in said {
+                match status {
+                    Some(status) => verdict.answers(upstream, *status, format!("says {status}")),
+                    None => verdict.is_away("nobody is there".to_owned()),
+                }
+            }
+            match verdict.end() {
+                NotFound::Refused(status, _) => Some(status),
+                NotFound::Away(_) => None,
+            }
+        };
+        for status in [401, 403, 404] {
+            assert_eq!(verdict(&[(&mirror, None), (&own(), Some(status))]), Some(status));
+            assert_eq!(verdict(&[(&mirror, Some(500)), (&own(), Some(status))]), Some(status));
+            assert_eq!(verdict(&[(&mirror, None), (&mirror, Some(status))]), None);
+        }
+        for status in [None, Some(429), Some(400)] {
+            assert_eq!(verdict(&[(&mirror, None), (&own(), status)]), None, "{status:?}");
+        }
+        assert_eq!(verdict(&[(&mirror, Some(404)), (&own(), None)]), None);
+        assert_eq!(verdict(&[(&mirror, Some(403)), (&own(), Some(404))]), Some(403));
+        assert_eq!(verdict(&[]), None);
+    }
+
     #[test]
     fn registries_are_where_their_names_lead() {
-        let own = Upstream { url: None, authorization: None, authorities: None, insecure: false };
+        let own = own();
         let insecure = Upstream { insecure: true, ..own.clone() };
         let mirror = Upstream { url: Some("http://m/v2/x".to_owned()), ..own.clone() };
         assert_eq!(apis(&own, "docker.io"), ["https://registry-1.docker.io/v2"]);

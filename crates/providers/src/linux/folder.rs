@@ -137,6 +137,11 @@ impl NodeFolder {
         self.0.join("disk.growing")
     }
 
+    /// Whether the node ever came so far that it could write something.
+    pub(super) fn has_data(&self) -> bool {
+        self.disk().exists() || self.upper().exists()
+    }
+
     /// Where the disk is mounted, in the node's own mount namespace only.
     pub(super) fn disk_mounted(&self) -> Utf8PathBuf {
         self.0.join("disk")

@@ -223,6 +223,9 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Prepared, Probl
     let config = serde_json::to_vec(&request.config)
         .or_problem("config", format_args!("the config of node {node} cannot be written"))?;
     record::write_secret(&folder.config(), &config)?;
+    let mut made = request.record();
+    // It is not there yet, and may never come to be.
+    made.resources.disk = disk::noted(&folder, record.as_ref(), made.resources.disk);
     let machine_id = match record {
         Some(record) => record.machine_id,
         None => record::new_machine_id()?,
@@ -232,7 +235,7 @@ fn prepare(state: &StateFolder, request: &NodeRequest) -> Result<Prepared, Probl
         machine_id: machine_id.clone(),
         addresses: own.addresses,
         pod_networks: own.pod_networks.clone(),
-        made: request.record(),
+        made,
         image_digest: request.image.digest.clone(),
         groups: leftover.clone(),
     };

@@ -76,6 +76,8 @@ fn one(state: &StateFolder, name: ClusterName, traces: Traces) -> Result<Observe
             (None, _) => ObservedState::Broken,
         };
         let address = record.as_ref().map(|record| record.addresses.primary);
+        // A node that was never made is bound by nothing.
+        let record = record.filter(|_| process.is_some() || folder.has_data());
         let observed = ObservedNode {
             state,
             address: address.or(link.map(|(_, address)| *address)),

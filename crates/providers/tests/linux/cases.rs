@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 23] = [
+pub(crate) const ALL: [(&str, Case); 24] = [
     ("conforms", || Box::pin(conforms())),
     ("a_node_sees_what_it_must_see", || Box::pin(sights())),
     ("nodes_and_pods_are_reached", || Box::pin(reach())),
@@ -44,6 +44,7 @@ pub(crate) const ALL: [(&str, Case); 23] = [
     ("after_a_reboot_all_comes_back", || Box::pin(changes::rebooted())),
     ("a_node_sees_its_limits", || Box::pin(changes::seen())),
     ("a_node_writes_no_more_than_its_disk_holds", || Box::pin(disks::limited())),
+    ("a_disk_that_was_never_made_binds_nobody", || Box::pin(disks::never_made())),
     ("a_disk_becomes_larger", || Box::pin(disks::grown())),
 ];
 

@@ -97,6 +97,32 @@ pub(crate) async fn limited() {
     assert!(left.is_empty(), "{left:#?}");
 }
 
+/// What the record says of the disk; `None` without a record.
+async fn recorded(ground: &Ground) -> Option<Option<Bytes>> {
+    let node = observed(ground).await.unwrap().nodes[&ground.node(0)].clone();
+    node.record.map(|record| record.resources.disk)
+}
+
+pub(crate) async fn never_made() {
+    let ground = Ground::new(29);
+    let _cleanup = Cleanup(&ground);
+    ground.provider.ensure_network(&ground.network()).await.unwrap();
+    // Nothing can be made under this name.
+    let obstacle = folder(&ground).join("disk.new");
+    fs::create_dir_all(&obstacle).unwrap();
+    let Err(problem) = ground.provider.ensure_node(&request(&ground, Some(160))).await else {
+        panic!("there is no room for it")
+    };
+    assert!(problem.message.ends_with("cannot be made"), "{problem:?}");
+    // No size is promised that a plan would hold it to.
+    assert_eq!(recorded(&ground).await, None);
+    fs::remove_dir(&obstacle).unwrap();
+    let smaller = request(&ground, Some(64));
+    ground.provider.ensure_node(&smaller).await.unwrap();
+    assert_eq!(recorded(&ground).await, Some(smaller.resources.disk));
+    assert_eq!(space(inside(&ground, "/").await).unwrap().total, 64 * MEBIBYTE);
+}
+
 pub(crate) async fn grown() {
     let ground = Ground::new(28);
     let _cleanup = Cleanup(&ground);
@@ -108,6 +134,17 @@ pub(crate) async fn grown() {
     fs::write(folder(&ground).join("disk.new"), "half").unwrap();
     let node = ground.provider.ensure_node(&request(&ground, Some(64))).await.unwrap();
     write(&*node, FILE, 20).await.unwrap();
+
+    // What cannot be leaves what was there, and nothing says otherwise.
+    let Err(problem) = ground.provider.ensure_node(&request(&ground, Some(800 << 30))).await else {
+        panic!("there are no such disks")
+    };
+    assert!(problem.message.ends_with("cannot be made larger"), "{problem:?}");
+    assert!(problem.help.is_some(), "{problem:?}");
+    assert_eq!(recorded(&ground).await, Some(request(&ground, Some(64)).resources.disk));
+    let node = ground.provider.ensure_node(&request(&ground, Some(64))).await.unwrap();
+    assert_eq!(space(inside(&ground, "/var/lib/etcd").await).unwrap().total, 64 * MEBIBYTE);
+    assert_eq!(text(&*node, FILE).await.len() as u64, 20 * MEBIBYTE);
 
     let larger = request(&ground, Some(160));
     let before = pid(&ground).await;
@@ -124,9 +161,21 @@ pub(crate) async fn grown() {
         let Err(problem) = refused else { panic!("it is refused") };
         assert_eq!(problem.code, "provider.linux.disk_stays");
         assert!(problem.message.contains(told), "{problem:?}");
+        let help = problem.help.unwrap();
+        for part in ["write `disk: 160MiB` or more", "bivouac node remove --cluster"] {
+            assert!(help.contains(part), "{help}");
+        }
+        assert_eq!(recorded(&ground).await, Some(larger.resources.disk));
     }
     // What a command leaves that is killed while it makes a disk larger.
     let file = fs::OpenOptions::new().write(true).open(folder(&ground).join("disk.ext4")).unwrap();
+    file.set_len(256 * MEBIBYTE).unwrap();
+    fs::write(folder(&ground).join("disk.growing"), "").unwrap();
+    // One can still go back.
+    ground.provider.ensure_node(&larger).await.unwrap();
+    assert_eq!(space(inside(&ground, "/var/lib/etcd").await).unwrap().total, 160 * MEBIBYTE);
+    assert_eq!(file.metadata().unwrap().len(), 160 * MEBIBYTE);
+    ground.provider.stop_node(&ground.cluster, &ground.node(0), GRACE).await.unwrap();
     file.set_len(256 * MEBIBYTE).unwrap();
     fs::write(folder(&ground).join("disk.growing"), "").unwrap();
     let node = ground.provider.ensure_node(&request(&ground, Some(256))).await.unwrap();

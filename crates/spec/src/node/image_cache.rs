@@ -6,12 +6,15 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Content;
+use crate::ClusterName;
 use crate::quantity::Bytes;
 
 /// What the cache is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ImageCache {
+    /// Whose node it is: the same name of a registry may lead other clusters elsewhere, so that tags are of one cluster.
+    pub cluster: ClusterName,
     /// How much the folder may hold.
     pub size: Bytes,
     /// What whoever asks says in the header [`ImageCache::HEADER`]: others in the node have no right to what the node may pull.

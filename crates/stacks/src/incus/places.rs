@@ -31,7 +31,8 @@ pub(super) const CLUSTER: (&str, &str) = ("/etc/incus/cluster.crt", "/etc/incus/
 pub(super) const USERS: &str = "/etc/incus/users";
 /// How this member itself is trusted.
 pub(super) const OWN: &str = "/etc/incus/own.json";
-/// There while a join is under way. With `.wipe` at its end: there when incusd is to forget everything before it starts.
+/// There while a join is under way, with the time at which it was begun; empty when that was cut short. With `.wipe` at
+/// its end: there when incusd is to forget everything before it starts.
 pub(super) const JOINING_MARKER: &str = "/var/lib/bivouac/incus.joining";
 /// A folder with a document for each other member: how it is trusted.
 pub(super) const TRUST: &str = "/etc/incus/trust";

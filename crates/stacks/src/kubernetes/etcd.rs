@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use bivouac_spec::NodeName;
 use bivouac_spec::node::{File, Service, Task};
+use bivouac_spec::quantity::Span;
 
 use super::command::{Command, after, run};
 use super::layout::{Layout, Member, join};
@@ -29,12 +30,17 @@ pub(super) const SOCKET: &str = "unix:///run/etcd/client.sock";
 const SOCKET_PATH: &str = "/run/etcd/client.sock";
 const SOCKET_FOLDER: &str = "/run/etcd";
 
+/// It first waits until its clients have hung up, and an API server that is not stopped with it never does. What it has answered is on
+/// the disk by then.
+const GRACE: Span = Span::seconds(1);
+
 /// So many may be on their way to become members. One that was given up is in the list until its node is made or removed.
 const LEARNERS: u32 = 8;
 
-/// Reads who the members are, and then is etcd.
+/// Begins as the file of members says, and then is etcd.
 const START: &str = r#"set -eu
 . "$1"
+begin
 shift
 exec "$@""#;
 
@@ -59,8 +65,9 @@ look() {
   own= cluster= known=$(list)
   entries "$known"
 }
-export ETCD_INITIAL_CLUSTER_STATE=existing
-if ! ls "$data"/member/wal/*.wal >/dev/null 2>&1; then
+begin() {
+  export ETCD_INITIAL_CLUSTER_STATE=existing
+  if ls "$data"/member/wal/*.wal >/dev/null 2>&1; then return; fi
   look
   case $own in
     *" started")
@@ -72,7 +79,7 @@ if ! ls "$data"/member/wal/*.wal >/dev/null 2>&1; then
     look
   fi
   export ETCD_INITIAL_CLUSTER="${cluster%,}"
-fi
+}
 "#;
 
 /// Makes the learner that runs here one of those that decide, unless it is. It says of itself whether it is a learner, over a socket without
@@ -96,14 +103,14 @@ pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
     ]
 }
 
-/// Sourced by a shell.
+/// Sourced by a shell: what etcd begins with is what `begin` exports.
 fn members(layout: &Layout<'_>, member: &Member) -> String {
     if !layout.has_joined(member) {
         let founders = layout.control_planes().filter(|member| !layout.has_joined(member));
         let founders =
             founders.map(|member| format!("{}={}", member.name(), peer_url(member.address())));
         return format!(
-            "export ETCD_INITIAL_CLUSTER='{}' ETCD_INITIAL_CLUSTER_STATE=new\n",
+            "begin() {{\n  export ETCD_INITIAL_CLUSTER='{}' ETCD_INITIAL_CLUSTER_STATE=new\n}}\n",
             join(founders)
         );
     }
@@ -154,6 +161,7 @@ pub(super) fn service(layout: &Layout<'_>, member: &Member) -> Service {
     let command = command.through(&["/bin/sh", "-c", START, ETCD, ETCD_MEMBERS]);
     let mut service = command.service(layout, ETCD, accepting(SOCKET_PATH));
     service.oom_score = Some(-997);
+    service.stop.grace = GRACE;
     service
 }
 

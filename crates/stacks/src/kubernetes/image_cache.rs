@@ -53,7 +53,8 @@ impl ImageCache {
         let own = Upstream { url: None, authorization: None, authorities: None, insecure: false };
         registries.entry(Registry::ALL.to_owned()).or_insert_with(|| vec![own]);
         let token = Content(self.token.clone());
-        let config = node::ImageCache { size: self.settings.size, token, registries };
+        let (cluster, size) = (layout.cluster.clone(), self.settings.size);
+        let config = node::ImageCache { cluster, size, token, registries };
         let text = serde_json::to_string_pretty(&config).expect("it has string keys only");
         Ok(File::secret(places::IMAGE_CACHE, format!("{text}\n")))
     }

@@ -9,8 +9,9 @@
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use rustix::mount::MountFlags;
 
 use super::loop_device::LoopDevice;
 use crate::error::Context;
+use crate::process::pass_descriptor;
 use crate::{Cause, Error, Result};
 
 /// How often the lock is asked for while a device holds it: flock(2) has no deadline.
@@ -36,11 +38,24 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Opens it, and waits until the kernel is done with an earlier mount of it.
+    /// Opens it, and waits until the kernel is done with an earlier mount of it, and tools are that were left alone with it.
     pub fn open(path: impl AsRef<Path>, timeout: Duration) -> Result<Self> {
-        let path = path.as_ref();
-        let file =
-            OpenOptions::new().read(true).write(true).open(path).at("open", path.display())?;
+        Self::lock(path.as_ref(), OpenOptions::new().read(true).write(true), timeout)
+    }
+
+    /// Makes an empty file of this size that only its owner may read, and waits until nobody works on one that was left there.
+    pub fn create(path: impl AsRef<Path>, size: u64, timeout: Duration) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        // Emptied when it is locked, not before.
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let disk = Self::lock(path.as_ref(), &options, timeout)?;
+        disk.set_size(0)?;
+        disk.set_size(size)?;
+        Ok(disk)
+    }
+
+    fn lock(path: &Path, options: &OpenOptions, timeout: Duration) -> Result<Self> {
+        let file = options.open(path).at("open", path.display())?;
         let deadline = Instant::now() + timeout;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -59,14 +74,26 @@ impl Disk {
         }
     }
 
+    /// Lets a tool that works on the file hold the lock, too: it may outlive whoever started it.
+    pub fn lend(&self, tool: &mut Command) -> Result<()> {
+        let file = self.file.try_clone().at("duplicate", self.path.display())?;
+        pass_descriptor(tool, file.into());
+        Ok(())
+    }
+
     /// The bytes of the file.
     pub fn size(&self) -> Result<u64> {
         Ok(self.file.metadata().at("stat", self.path.display())?.len())
     }
 
-    /// Makes the file larger. The file system in it stays as it is.
-    pub fn extend(&self, size: u64) -> Result<()> {
-        self.file.set_len(size).at("extend", self.path.display())
+    /// Makes the file this large. The file system in it stays as it is, and must not be larger.
+    pub fn set_size(&self, size: u64) -> Result<()> {
+        self.file.set_len(size).at("resize", self.path.display())
+    }
+
+    /// Waits until all of it is written to the host's disk.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().at("sync", self.path.display())
     }
 
     /// The bytes that the file system in it takes.
@@ -119,7 +146,7 @@ impl Superblock {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::process::Command;
+    use std::process::Stdio;
 
     use super::*;
     use crate::filesystem::space;
@@ -159,9 +186,32 @@ mod tests {
             detach(&target).unwrap();
             drop(disk);
             let disk = Disk::open(&path, SOON).unwrap();
-            disk.extend(2 * SIZE).unwrap();
+            disk.set_size(2 * SIZE).unwrap();
             assert_eq!((disk.size().unwrap(), disk.file_system_size().unwrap()), (2 * SIZE, SIZE));
         });
+    }
+
+    #[test]
+    fn a_tool_that_is_left_alone_holds_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        std::fs::write(&path, "what was left there").unwrap();
+        let disk = Disk::create(&path, SIZE, Duration::ZERO).unwrap();
+        assert_eq!(disk.size().unwrap(), SIZE);
+        assert!(std::fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
+        let mut command = Command::new("cat");
+        disk.lend(&mut command).unwrap();
+        let mut tool = command.stdin(Stdio::piped()).spawn().unwrap();
+        drop((command, disk));
+        for again in
+            [Disk::open(&path, Duration::ZERO), Disk::create(&path, 2 * SIZE, Duration::ZERO)]
+        {
+            assert!(again.unwrap_err().is_timeout());
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), SIZE);
+        drop(tool.stdin.take());
+        tool.wait().unwrap();
+        Disk::open(&path, SOON).unwrap();
     }
 
     #[test]

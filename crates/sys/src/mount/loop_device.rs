@@ -52,10 +52,14 @@ impl LoopDevice {
                 // A `/dev` that the kernel does not fill.
                 make_device(&path, Device::block(MAJOR, number), 0o600)?;
             }
-            let device = open(&path)?;
+            let device = match open(&path) {
+                // The kernel is still freeing it.
+                Err(error) if error.is(&[Errno::NXIO]) => continue,
+                other => other?,
+            };
             match configure(&device, file) {
-                // Somebody else has taken it in between.
-                Err(Errno::BUSY) => {}
+                // Somebody else has taken it in between, or it is being freed.
+                Err(Errno::BUSY | Errno::NXIO) => {}
                 other => {
                     let object = format_args!("{} to {}", backing.display(), path.display());
                     return other.at("attach", object).map(|()| Self { path, _device: device });

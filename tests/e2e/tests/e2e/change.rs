@@ -1,7 +1,7 @@
 //! A cluster changes while it lives: nodes come and go, labels and limits, ports, control planes.
 
 use bivouac_e2e::{
-    About, Case, Cluster, Ground, HostSnapshot, Provider, SOON, case, free_ports, wait_until,
+    About, Case, Cluster, Ground, HostSnapshot, Provider, SOON, case, fetch, free_ports, wait_until,
 };
 use serde_json::Value;
 
@@ -64,9 +64,12 @@ fn the_file_changes(ground: &Ground) {
         assert_eq!(pids(&cluster, "control-plane-0", &control), running, "they run on");
     }
     assert_eq!(up(&cluster, &second)["changed"], false);
+    let address = format!("127.0.0.1:{port}");
+    the_port_answers(&cluster, &address);
 
     // All of it is taken back.
     let _ = up(&cluster, &first());
+    let _ = fetch(&address).expect_err("nobody is behind the port any more");
     let object = cluster.get(["node", "worker-0"]);
     assert!(object["metadata"]["labels"]["disk"].is_null(), "{object:#}");
     // The kubelet may be new, and its node not be Ready for a moment: that is a taint, too.
@@ -79,6 +82,22 @@ fn the_file_changes(ground: &Ground) {
         refused.outcome().expect_code(2).expect_errors(&["podCIDR", "whole life", "bivouac down"]);
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
+}
+
+/// It leads to a node port, and that to a pod on a worker whose taint it bears.
+fn the_port_answers(cluster: &Cluster<'_>, address: &str) {
+    let image = life::image(cluster.ground(), "web");
+    cluster.apply(&format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web}}\nspec:\n  \
+         selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
+         spec:\n      terminationGracePeriodSeconds: 0\n      tolerations: [{{key: only, operator: Exists}}]\n      \
+         containers: [{{name: web, image: {image}, imagePullPolicy: IfNotPresent}}]\n\
+         ---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  type: NodePort\n  \
+         selector: {{app: web}}\n  ports: [{{port: 80, targetPort: 8080, nodePort: 30080}}]\n"
+    ));
+    cluster.wait_for_rollout("deployment/web");
+    let answer = wait_until("the port that was added answers", SOON, || fetch(address));
+    assert!(answer.contains("hostname: web-"), "{answer}");
 }
 
 fn nodes_are_added_and_removed(ground: &Ground) {
@@ -158,11 +177,15 @@ fn control_planes(ground: &Ground) {
             if outcome.code == 0 { Ok(outcome.stdout()) } else { Err(outcome.to_string()) }
         })
     };
-    // The first one is nothing special.
-    cluster.stop_node("control-plane-0");
+    // The first one is nothing special, and neither is what it had.
+    cluster.lose_node("control-plane-0");
     assert_eq!(kept("the others answer"), "survived");
     let _ = cluster.kubectl(["create", "configmap", "meanwhile"]).success();
-    let _ = up(&cluster, &planes(3));
+    without_a_majority(&cluster);
+    let whole = done(&up(&cluster, &planes(3)));
+    for action in ["create-node control-plane-0", "start-node control-plane-1"] {
+        assert!(whole.contains(&action.to_owned()), "{whole:?}");
+    }
     let _ = cluster.kubectl(["get", "configmap", "meanwhile"]).success();
 
     let one = up(&cluster, &planes(1));
@@ -170,4 +193,12 @@ fn control_planes(ground: &Ground) {
     assert_eq!(kept("one is left"), "survived");
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
+}
+
+/// With one control plane lost and another one stopped, nothing that the others must agree upon is begun.
+fn without_a_majority(cluster: &Cluster<'_>) {
+    cluster.stop_node("control-plane-1");
+    let remove = ["node", "remove", "control-plane-1", "--cluster", cluster.name()];
+    let refused = cluster.ground().bivouac(remove).outcome().expect_code(1);
+    let _ = refused.expect_errors(&["1 of 3 are there, 2 must agree", "plan.no_quorum"]);
 }

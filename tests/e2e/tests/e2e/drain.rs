@@ -28,8 +28,11 @@ fn takes_as_long_as_is_said(ground: &Ground) {
         ground.bivouac(remove).args(option.split(' '))
     };
     let _ = remove("--drain-timeout 0s").outcome().expect_code(2).expect_errors(&["--no-drain"]);
+    let pods = cluster.get(["pods", "--selector", "app=web"]);
+    let pod = pods["items"][0]["metadata"]["name"].as_str().expect("a pod has a name");
     let kept = remove("--drain-timeout 3s").outcome().expect_code(1);
-    let said = ["drain node worker-0", "timeout reached: 3s", "PodDisruptionBudget default/all"];
+    let budget = "PodDisruptionBudget default/all";
+    let said = ["drain node worker-0", pod, "timeout reached: 3s", budget];
     let _ = kept.expect_errors(&said);
     let _ = cluster.kubectl(["get", "node", "worker-0"]).success();
 

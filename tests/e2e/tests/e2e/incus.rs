@@ -8,8 +8,11 @@ use serde_json::Value;
 pub(crate) const CASES: [Case; 3] = [
     case("incus/instances_on_all_members", About::Grounds, instances_on_all_members),
     case("incus/members_come_and_go", About::Grounds, members_come_and_go),
-    case("incus/memory_runs_out", About::Nodes, memory_runs_out),
+    case("incus/memory_runs_out", About::Grounds, memory_runs_out),
 ];
+
+/// What `examples/` shows: three members.
+const EXAMPLE: &str = "../../examples/incus-cluster/cluster.yaml";
 
 /// A member and the instance on it.
 const PAIRS: [(&str, &str); 3] = [("member-0", "c0"), ("member-1", "c1"), ("member-2", "c2")];
@@ -82,15 +85,15 @@ fn members_become(cluster: &Cluster<'_>, wanted: &str) {
 fn instances_on_all_members(ground: &Ground) {
     let cluster = ground.cluster("incus");
     let before = HostSnapshot::take(ground);
-    let file = file(&cluster, "", "count: 3");
     let settings = ground.path("incus");
-    let _ = cluster.up(&file).env("INCUS_CONF", &settings).success();
+    let _ = up_the_example(&cluster).env("INCUS_CONF", &settings).success();
     members_become(&cluster, "member-0,ONLINE\nmember-1,ONLINE\nmember-2,ONLINE\n");
     launch(&cluster, &PAIRS);
+    instances_have_what_the_example_says(&cluster);
     they_know_each_other(&cluster);
     files_and_commands(&cluster);
     with_a_client_on_the_host(&cluster, &settings);
-    nothing_changes(&cluster, &file);
+    nothing_changes(&cluster);
     a_killed_daemon(&cluster);
     lost_members(&cluster);
     let _ = cluster.down().success();
@@ -100,6 +103,22 @@ fn instances_on_all_members(ground: &Ground) {
     // The client makes that itself.
     left.retain(|name| name != "oidctokens");
     assert!(left.is_empty(), "the client's settings are not as they were: {left:?}");
+}
+
+/// `bivouac up` of the example as it stands, but for its name: a cluster of the example's own may be there.
+fn up_the_example(cluster: &Cluster<'_>) -> Run {
+    let provider = cluster.setting().provider.to_string();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLE);
+    cluster.ground().up([cluster.name(), "--provider", &provider, "--file"]).args([&file])
+}
+
+fn instances_have_what_the_example_says(cluster: &Cluster<'_>) {
+    for (_, name) in PAIRS {
+        let told = instance(cluster, name).unwrap_or_else(|why| panic!("{name} is lost: {why}"));
+        let config = &told["expanded_config"];
+        assert_eq!(config["limits.cpu"], "1", "{told:#}");
+        assert_eq!(config["limits.memory"], "256MiB", "{told:#}");
+    }
 }
 
 fn they_know_each_other(cluster: &Cluster<'_>) {
@@ -151,9 +170,9 @@ fn with_a_client_on_the_host(cluster: &Cluster<'_>, settings: &Path) {
     assert_eq!(said.stdout(), "c2\n");
 }
 
-fn nothing_changes(cluster: &Cluster<'_>, file: &Path) {
+fn nothing_changes(cluster: &Cluster<'_>) {
     let running = PAIRS.map(|(_, name)| first_process(cluster, name));
-    let same = cluster.up(file).args(["--output", "json"]).success().json();
+    let same = up_the_example(cluster).args(["--output", "json"]).success().json();
     assert_eq!(same["changed"], false, "{same:#}");
     assert_eq!(PAIRS.map(|(_, name)| first_process(cluster, name)), running);
     let status = cluster.status();

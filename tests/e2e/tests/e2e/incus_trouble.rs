@@ -9,7 +9,7 @@ pub(crate) const CASES: [Case; 4] = [
     case("incus_trouble/refused_before_anything_is_made", About::Grounds, refused),
     case("incus_trouble/a_pool_in_a_file", About::One(Provider::Linux), a_pool_in_a_file),
     case("incus_trouble/members_are_lost", About::Grounds, members_are_lost),
-    case("incus_trouble/a_daemon_hangs", About::Nodes, a_daemon_hangs),
+    case("incus_trouble/a_daemon_hangs", About::Grounds, a_daemon_hangs),
 ];
 
 /// The cluster file: these settings of the stack, so many members, and this beside them.
@@ -90,6 +90,7 @@ fn members_are_lost(ground: &Ground) {
     let _ = cluster.up(&file(&cluster, "", 2, "")).success();
     lost_while_it_joins(&cluster);
     half_of_a_member(&cluster);
+    half_of_a_member_with_instances(&cluster);
     lost_with_its_data(&cluster);
     cannot_be_moved(&cluster);
     let _ = cluster.down().success();
@@ -125,7 +126,7 @@ fn lost_while_it_joins(cluster: &Cluster<'_>) {
         if there.code == 0 { Ok(()) } else { Err(there.to_string()) }
     });
     adding.kill_group();
-    lose(cluster, "member-2", false);
+    end(cluster, "member-2");
     // One that had come to its end already would add another one.
     let _ = match adding.finish(SOON).code {
         0 => cluster.up_by_name().success(),
@@ -134,24 +135,55 @@ fn lost_while_it_joins(cluster: &Cluster<'_>) {
     expect_members(cluster, THREE);
 }
 
-/// The database counts it, and the cluster does not list it: whoever was cut short in the midst of joining.
-fn half_of_a_member(cluster: &Cluster<'_>) {
-    let half = "UPDATE nodes SET state = 1 WHERE name = 'member-2'";
-    let _ = cluster.incus(["admin", "sql", "global", half]).success();
-    let marked = ["touch", "/var/lib/bivouac/incus.joining"];
-    let _ = cluster.exec("member-2", marked).success();
-    expect_members(cluster, TWO);
-    lose(cluster, "member-2", false);
+/// What a member has that was cut short before it was put into a group of the cluster.
+const NO_GROUP: &str = "DELETE FROM nodes_cluster_groups WHERE node_id = (SELECT id FROM nodes WHERE name = 'member-2')";
+const MARKER: &str = "/var/lib/bivouac/incus.joining";
+
+/// Ends member-2 in the midst of joining, as the database and it itself remember it.
+fn cut_short(cluster: &Cluster<'_>, database: &str) {
+    let _ = cluster.incus(["admin", "sql", "global", database]).success();
+    let _ = cluster.exec("member-2", ["touch", MARKER]).success();
+    end(cluster, "member-2");
     let _ = cluster.up_by_name().success();
     expect_members(cluster, THREE);
-    let _ = cluster.exec("member-2", ["test", "!", "-e", marked[1]]).success();
+    let _ = cluster.exec("member-2", ["test", "!", "-e", MARKER]).success();
+}
+
+/// The database counts it, the cluster does not list it, and nothing of it is used again.
+fn half_of_a_member(cluster: &Cluster<'_>) {
+    let number = || {
+        let asked = "SELECT id FROM nodes WHERE name = 'member-2'";
+        let asked = ["admin", "sql", "global", asked, "--format=csv"];
+        cluster.incus(asked).success().stdout().trim().to_owned()
+    };
+    let left = "/var/lib/bivouac/incus/disks/left";
+    let _ = cluster.exec("member-2", ["touch", left]).success();
+    let before = number();
+    let half = format!("UPDATE nodes SET state = 1 WHERE name = 'member-2'; {NO_GROUP}");
+    cut_short(cluster, &half);
+    let _ = cluster.exec("member-2", ["test", "!", "-e", left]).success();
+    assert_ne!(number(), before, "the cluster forgot it");
+}
+
+/// Instances come to whoever is listed, in a group or not.
+fn half_of_a_member_with_instances(cluster: &Cluster<'_>) {
+    let _ =
+        cluster.incus(["launch", "debian", "kept", "--target", "member-2", "--quiet"]).success();
+    cut_short(cluster, NO_GROUP);
+    let list = cluster.incus(["list", "--format=csv", "--columns=nL"]).success().stdout();
+    assert_eq!(list, "kept,member-2\n");
+    // The others hear of a member that came back a moment later.
+    wait_until("its member is asked for the instance", SOON, || {
+        let deleted = cluster.incus(["delete", "kept", "--force"]).outcome();
+        if deleted.code == 0 { Ok(()) } else { Err(deleted.to_string()) }
+    });
 }
 
 /// `status` says what brings it back, and that does.
 fn lost_with_its_data(cluster: &Cluster<'_>) {
     let _ = cluster.incus(["launch", "debian", "c0", "--target", "member-0", "--quiet"]).success();
     let _ = cluster.incus(["launch", "debian", "c2", "--target", "member-2", "--quiet"]).success();
-    lose(cluster, "member-2", true);
+    cluster.lose_node("member-2");
     let status = cluster.ground().bivouac(["status", cluster.name()]).outcome().expect_code(1);
     let _ = status.expect_output(&["member-2", &format!("bivouac up {}", cluster.name())]);
     let _ = cluster.up_by_name().success();
@@ -186,34 +218,13 @@ fn cannot_be_moved(cluster: &Cluster<'_>) {
     let _ = cluster.incus(["exec", "fixed", "--", "test", "-e", "/root/kept"]).success();
 }
 
-/// Ends a node from outside, with all that it had or without that.
-fn lose(cluster: &Cluster<'_>, member: &str, with_data: bool) {
+/// Ends a member from outside, whatever it has become by then. It keeps its data.
+fn end(cluster: &Cluster<'_>, member: &str) {
     match cluster.setting().provider {
-        Provider::Linux => {
-            cluster.kill_agent(member);
-            wait_until("the node is seen to be stopped", SOON, || {
-                let state = cluster.status()["nodes"][member]["state"].clone();
-                if state == "running" { Err(format!("{state}")) } else { Ok(()) }
-            });
-            let node = format!("linux/{}/nodes/{member}", cluster.name());
-            let folder = cluster.ground().state().join(node);
-            if with_data {
-                assert!(folder.is_dir(), "nodes are not in {} any more", folder.display());
-                let _ = Run::new("rm").args(["-rf"]).args([&folder]).success();
-            }
-        }
+        Provider::Linux => cluster.end_agent(member),
         Provider::Docker | Provider::Compose => {
-            let (engine, container) = (cluster.ground().engine(), cluster.container(member));
-            if !with_data {
-                let _ = engine.docker(["kill", &container]).success();
-                return;
-            }
-            let _ = engine.docker(["rm", "--force", "--volumes", &container]).success();
-            let labels = [("cluster", cluster.name()), ("node", member)]
-                .map(|(key, value)| format!("--filter=label=dev.bivouac.{key}={value}"));
-            for volume in engine.lines(["volume", "ls", "--quiet", &labels[0], &labels[1]]) {
-                let _ = engine.docker(["volume", "rm", &volume]).success();
-            }
+            let container = cluster.container(member);
+            let _ = cluster.ground().engine().docker(["kill", &container]).success();
         }
     }
 }

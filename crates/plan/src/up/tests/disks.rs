@@ -46,6 +46,21 @@ fn a_disk_does_not_shrink_come_or_go() {
 }
 
 #[test]
+fn a_node_that_was_never_made_takes_any_disk() {
+    let (mut world, first) = (World::new(), with_disks(Some(3)));
+    let plan = world.plan(&first);
+    world.run(&first, &plan, usize::MAX);
+    for name in ["worker-0", "worker-1"] {
+        let node = world.node(name);
+        (node.state, node.record) = (ObservedState::Stopped, None);
+    }
+    for disk in [Some(2), Some(4), None] {
+        let plan = world.plan(&with_disks(disk));
+        assert_eq!((&*plan.refusals, plan.actions.len()), (&[][..], 2));
+    }
+}
+
+#[test]
 fn a_ground_without_disks_says_why() {
     let mut world = World::new();
     let reason = Problem::new(Class::Unfit, "provider.linux.no_disks", "there is no `mkfs.ext4`");

@@ -34,7 +34,8 @@ pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
     let hierarchy = Hierarchy::detect().or_problem("cgroup", "control groups cannot be used")?;
     let cgroup = ensure_cgroup(boot, &hierarchy)
         .or_problem("cgroup", format_args!("the control group of node {label} cannot be made"))?;
-    note_group(boot, &cgroup)?;
+    // Before anything is in it.
+    note(boot, |record| record.groups = cgroup.folders().map(Path::to_owned).collect())?;
     if cgroup.version() == Version::V2 {
         // The agent moves there. A command that is run before it does must not join a group that soon may have no processes.
         for folder in cgroup.folders() {
@@ -47,6 +48,7 @@ pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
 
     // Its tools are no processes of the node.
     let disk = disk::ensure(boot)?;
+    note(boot, |record| record.made.resources.disk = boot.resources.disk)?;
     // The pid namespace is that of the child. Two are left to the child: this process must still see the host's files, and a
     // cgroup namespace has the group of its maker as its root.
     let host = link::open_host()?;
@@ -65,13 +67,13 @@ pub(super) fn boot(boot: &Boot) -> Result<(), Problem> {
     NodeRecord::sync(&boot.folder)
 }
 
-/// Writes down where the group is, before anything is in it.
-fn note_group(boot: &Boot, cgroup: &Cgroup) -> Result<(), Problem> {
+/// Writes down what is there now.
+fn note(boot: &Boot, change: impl FnOnce(&mut NodeRecord)) -> Result<(), Problem> {
     let path = boot.folder.record();
-    let record = NodeRecord::read(&boot.folder)?
+    let mut record = NodeRecord::read(&boot.folder)?
         .ok_or_else(|| failed("record", format_args!("{path} cannot be read")))?;
-    let groups = cgroup.folders().map(Path::to_owned).collect();
-    NodeRecord { groups, ..record }.write(&boot.folder)
+    change(&mut record);
+    record.write(&boot.folder)
 }
 
 /// The node's group, with its limits and without leftovers of an earlier life.

@@ -19,6 +19,9 @@ const CPUS_MIN: Cpus = Cpus(100);
 /// The least disk of a node: its own programs fill about half of it with databases, journals and records of images.
 const DISK_MIN: Bytes = Bytes(512 << 20);
 
+/// The largest disk of a node: a file on ext4 ends before 16TiB.
+const DISK_MAX: Bytes = Bytes(15 << 40);
+
 /// The number of nodes that the groups ask for.
 pub(super) fn total(groups: &[NodeGroup]) -> u64 {
     groups.iter().map(|group| u64::from(group.count)).sum()
@@ -118,5 +121,11 @@ fn check_resources(group: &NodeGroup, path: &str, findings: &mut Vec<Finding>) {
             format!("a disk of {disk} is too small for a node, it needs at least {DISK_MIN}");
         let finding = Finding::new(&field(path, "disk"), "spec.too_small_disk", message);
         findings.push(finding.help(format!("Write `disk: {DISK_MIN}` or more.")));
+    }
+    if let Some(disk) = group.resources.disk.filter(|disk| *disk > DISK_MAX) {
+        let message =
+            format!("a disk of {disk} is too large for a node, it has at most {DISK_MAX}");
+        let finding = Finding::new(&field(path, "disk"), "spec.too_large_disk", message);
+        findings.push(finding.help(format!("Write `disk: {DISK_MAX}` or less.")));
     }
 }

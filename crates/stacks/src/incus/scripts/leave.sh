@@ -5,8 +5,13 @@ while :; do
     *"ot found"*) exit 0 ;;
     *) echo "$status" >&2; exit 1 ;;
   esac
-  # It was cut short before it was put into a group, and has no instances.
-  case $status in *'"groups": []'* | *'"groups": null'*) exec incus cluster remove "$name" --force --yes ;; esac
+  # It was cut short before it was put into a group. Instances come to whoever is listed all the same.
+  case $status in *'"groups": []'* | *'"groups": null'*)
+    database "SELECT instances.name FROM instances JOIN nodes ON nodes.id = instances.node_id WHERE nodes.name = '$name'"
+    [ -n "$said" ] || exec incus cluster remove "$name" --force --yes
+    incus cluster group assign "$name" default --quiet
+    ;;
+  esac
   offline=false
   case $status in *'"status": "Offline"'*) offline=true ;; esac
   if timeout 5 incus query "/1.0?target=$name" > /dev/null 2>&1; then

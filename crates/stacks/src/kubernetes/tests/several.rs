@@ -164,8 +164,8 @@ fn who_joins_asks_who_the_members_are() {
     let bench = Bench::several().joining(&["control-plane-2"]);
     let configs = bench.configs();
     let members = |node: &str| content(&configs[&name(node)], "/etc/bivouac/etcd-members.sh");
-    let founders = "export ETCD_INITIAL_CLUSTER='control-plane-0=https://10.89.0.2:2380,\
-                    control-plane-1=https://10.89.0.3:2380' ETCD_INITIAL_CLUSTER_STATE=new\n";
+    let founders = "begin() {\n  export ETCD_INITIAL_CLUSTER='control-plane-0=https://10.89.0.2:2380,\
+                    control-plane-1=https://10.89.0.3:2380' ETCD_INITIAL_CLUSTER_STATE=new\n}\n";
     assert_eq!(
         (members("control-plane-0").as_str(), members("control-plane-1").as_str()),
         (founders, founders)
@@ -197,6 +197,7 @@ fn begins_with(paths: &[&str]) -> String {
         "listed() {{ echo '1, started, control-plane-0, https://10.89.0.2:2380, , false'
                      echo '2, unstarted, , https://10.89.0.4:2380, , true'; }}
          {members}
+         begin
          echo \"${{ETCD_INITIAL_CLUSTER-}} $ETCD_INITIAL_CLUSTER_STATE\""
     );
     let output = std::process::Command::new("sh").args(["-euc", &script]).output().unwrap();

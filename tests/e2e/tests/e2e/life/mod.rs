@@ -5,6 +5,7 @@ mod kubeconfig;
 mod metrics;
 mod nodes;
 mod pods;
+mod see;
 mod storage;
 
 use bivouac_e2e::{About, Case, Cluster, Ground, Run, case, free_ports};
@@ -62,6 +63,11 @@ fn a_cluster_from_a_file(ground: &Ground) {
     metrics::are_told(&cluster);
     commands::on_a_node(&cluster);
     commands::about_the_cluster(&cluster);
+    see::how_it_is(&cluster);
+    see::what_was_done(&cluster);
+    see::all_in_one_file(&cluster);
+    see::what_a_shell_offers(&cluster);
+    see::what_starts_it(&cluster);
     commands::with_typing_errors(&cluster);
     commands::up_again(&cluster, &file, &spec);
 
