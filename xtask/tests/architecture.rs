@@ -121,12 +121,16 @@ fn a_stack_never_knows_a_provider() {
 
 /// Probes: places that ask again after a short wait, because the kernel has no event for what they wait for. Each has a
 /// deadline, or goes on for as long as its process does.
-const PROBES: [(&str, &str); 9] = [
+const PROBES: [(&str, &str); 10] = [
     (
         "crates/agent/src/guard/health.rs",
         "a member that is asked at an interval for as long as it lives",
     ),
     ("crates/agent/src/guard/memory.rs", "memory that is looked at in the same way"),
+    (
+        "crates/agent/src/ground/resolver/relay.rs",
+        "a node that lacks memory or files, until it has some",
+    ),
     ("crates/agent/src/load_balance/peers.rs", "a neighbour that is gone, until it is back"),
     ("crates/agent/src/load_balance/watch.rs", "an API that is gone, until it is back"),
     ("crates/engine/src/kubeconfig.rs", "kubectl's lock of a kubeconfig file"),

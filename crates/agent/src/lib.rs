@@ -30,6 +30,8 @@
 //!
 //! [`save()`] and [`restore()`] copy the data of a node, while the loop keeps everything else in the node from moving.
 //!
+//! [`etcd_log_end()`] and [`confirm_etcd_log()`] are about copies of etcd's data, in a node in which it does not run (`bivouac agent etcd-log`).
+//!
 //! Not here: what a node should be (a stack decides) and where it runs (a provider).
 
 mod apply;
@@ -38,6 +40,7 @@ mod client;
 mod clock;
 mod config;
 mod data;
+mod etcd_log;
 mod ground;
 mod guard;
 mod image_cache;
@@ -59,6 +62,7 @@ mod testing;
 pub use balance::{BalanceRequest, balance};
 pub use client::{apply, is_healthy, restart, status, stop};
 pub use data::{RestoreRequest, SaveRequest, restore, save};
+pub use etcd_log::{LogEnd, confirm_etcd_log, etcd_log_end};
 pub use guard::{GuardRequest, HealthWatch, MemoryWatch, guard};
 pub use image_cache::{CacheUsage, ImageCacheRequest, cache_usage, empty_cache, image_cache};
 pub use images::{Registered, register_images};

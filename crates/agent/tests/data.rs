@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         ("a paused node does nothing else", nothing_else),
         ("a node that is stopped while it is paused stops", stopped_meanwhile),
         ("what comes back is what was there", comes_back),
+        ("a folder of a copy comes back alone", a_part),
         ("a copy that is cut short is refused", cut_short),
     ])
 }
@@ -195,7 +196,8 @@ fn line(stream: &mut BufReader<UnixStream>) -> String {
 fn told(node: &Node) {
     let agent = counting(node);
     let mut save = Save::of(node.itself(SAVE).arg("await"));
-    assert_eq!(save.hear(), Said::Ready {});
+    let Said::Ready { bytes } = save.hear() else { panic!("it is not ready") };
+    assert!(bytes > 0);
     goes_on(node, &agent);
     save.say("pause");
     assert!(matches!(save.hear(), Said::Paused { .. }));
@@ -258,8 +260,12 @@ fn stopped_meanwhile(node: &Node) {
 }
 
 fn restore(node: &Node, tar: &[u8], size: usize) -> (bool, String) {
+    restore_folder(node, "data", tar, size)
+}
+
+fn restore_folder(node: &Node, folder: &str, tar: &[u8], size: usize) -> (bool, String) {
     let mut command = node.itself(RESTORE);
-    command.arg(size.to_string()).stdin(Stdio::piped()).stderr(Stdio::piped());
+    command.args([&size.to_string(), folder]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     // It may end before it has read everything.
     let _ = process.stdin.take().unwrap().write_all(tar);
@@ -336,6 +342,32 @@ fn comes_back(node: &Node) {
     agent.stop();
     // Or the folder of the test stays.
     detach(data.join("mounted")).unwrap();
+}
+
+fn a_part(node: &Node) {
+    unshare(&[Namespace::Mount]).unwrap();
+    let data = node.root.join("data");
+    let put = |text: &str| {
+        for folder in ["one", "two"] {
+            fs::create_dir_all(data.join(folder).join("deep")).unwrap();
+            fs::write(data.join(folder).join("deep/file"), text).unwrap();
+        }
+    };
+    put("saved");
+    let agent = node.start(&json!({}));
+    agent.follow_anew(|_| true);
+    let tar = Save::paused(node).0.copy();
+    put("changed");
+    fs::write(data.join("two/new"), "new").unwrap();
+    assert_eq!(restore_folder(node, "data/two", &tar, tar.len()), (true, String::new()));
+    let file = |folder: &str| fs::read_to_string(data.join(folder).join("deep/file")).unwrap();
+    assert_eq!((file("one").as_str(), file("two").as_str()), ("changed", "saved"));
+    assert!(!data.join("two/new").exists());
+    // What the copy does not have is no copy of it.
+    fs::create_dir(data.join("three")).unwrap();
+    let (done, why) = restore_folder(node, "data/three", &tar, tar.len());
+    assert!(!done && why.contains("agent.restore.failed"), "{why}");
+    agent.stop();
 }
 
 fn cut_short(node: &Node) {

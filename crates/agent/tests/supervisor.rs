@@ -6,10 +6,12 @@ mod node;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bivouac_spec::node::status::{NodePhase, NodeStatus, UnitState};
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         ("who asks and sends no more is answered", half_closed),
         ("orphans are reaped and leftovers ended", orphans),
         ("a service is restarted on request", restarted),
+        ("what was said before a service started does not count", since),
         ("a service that does not stop is killed", killed),
         ("an idle agent costs nothing", idle),
     ])
@@ -205,6 +208,40 @@ fn restarted(node: &Node) {
     while agent.next().is_some() {}
     assert!(agent.process.wait().unwrap().success());
     assert_eq!(node.order()[4..], ["-b", "-a"]);
+}
+
+/// Says of when it is, whenever it is asked.
+fn serve(report: Arc<Mutex<String>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let body = format!("{{\"reports\": [\"{}\"]}}", report.lock().unwrap());
+            let head = format!("HTTP/1.0 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all((head + &body).as_bytes());
+        }
+    });
+    address
+}
+
+fn since(node: &Node) {
+    let report = Arc::new(Mutex::new("2000-01-01T00:00:00Z".to_owned()));
+    let address = serve(Arc::clone(&report));
+    let mut agent = node.start(&json!({
+        "services": [{"name": "a", "command": ["/bin/sleep", "1000"]}],
+        "conditions": [{"name": "a has reported", "after": ["a"], "probe": {"check": {"http": {
+            "request": {"method": "GET", "url": format!("http://{address}/")},
+            "expect": {"json": {"select": "$.reports[?@ >= \"{since}\"]", "atLeast": 1,
+                "what": "reports are new", "since": "a"}}}}}}]}));
+    let old = agent.until("asked", |status| unit(status, "a has reported").detail.is_some());
+    let condition = unit(&old, "a has reported");
+    assert_eq!(condition.detail.as_deref(), Some("0 of 1 reports are new"));
+    assert_eq!(old.phase, NodePhase::Starting);
+    *report.lock().unwrap() = "9999-01-01T00:00:00Z".to_owned();
+    agent.usable();
+    agent.stop();
 }
 
 fn killed(node: &Node) {

@@ -145,6 +145,14 @@ enum Command {
         #[arg(long, value_name = "BYTES")]
         size: Option<u64>,
     },
+    /// Print the term and the number of the last entry in a log of etcd, which does not run.
+    EtcdLog {
+        /// The folder of its data.
+        data: Utf8PathBuf,
+        /// Print nothing: note that all of it is confirmed.
+        #[arg(long)]
+        confirm: bool,
+    },
     /// Watch over the memory and the health of this member of an Incus cluster. Ends with a signal.
     Guard(Guard),
     /// Have addresses of Kubernetes Services on this node, when it is its turn. Ends with a signal.
@@ -333,6 +341,8 @@ pub fn main() -> ExitCode {
         Command::Load { containerd, archive } => load(&containerd, &archive),
         Command::Restart { service } => bivouac_agent::restart(paths::SOCKET.into(), &service),
         Command::Apply => bivouac_agent::apply(paths::SOCKET.into()),
+        Command::EtcdLog { data, confirm: true } => bivouac_agent::confirm_etcd_log(&data),
+        Command::EtcdLog { data, confirm: false } => etcd_log_end(&data),
         Command::Guard(guard) => bivouac_agent::guard(&guard.request(), |line| {
             let _ = writeln!(std::io::stdout().lock(), "{line}");
         })
@@ -374,6 +384,12 @@ fn healthy() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn etcd_log_end(data: &Utf8Path) -> Result<(), Problem> {
+    let end = bivouac_agent::etcd_log_end(data)?;
+    writeln!(std::io::stdout().lock(), "{end}")
+        .map_err(|error| Problem::from_error("agent.output", &error))
 }
 
 fn load(containerd: &Utf8Path, archive: &Utf8Path) -> Result<(), Problem> {

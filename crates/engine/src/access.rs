@@ -79,4 +79,5 @@ pub(crate) fn remove_access(
 
 fn unmergeable(error: &bivouac_pki::Error) -> Problem {
     Problem::from_error("kubeconfig.unmergeable", error)
+        .help("correct the file, or name another one with the variable `KUBECONFIG`")
 }

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bivouac_plan::Plan;
 use bivouac_provider::{LogRequest, Node, Reader};
@@ -131,6 +131,7 @@ async fn plan<W: Write>(
         images: request.images,
         state: request.state,
         node_image: ImageChoice::Own,
+        now: SystemTime::now(),
     };
     let prepared = async {
         // What stops it before anything is planned is a plan that refuses.

@@ -128,17 +128,41 @@ async fn explain_end(node: &dyn Node, process: Process) -> Problem {
         // What cannot be read adds nothing to the explanation.
         let _ = stderr.read_to_string(&mut errors).await;
     }
-    let code = process
-        .exit
-        .await
-        .map_or_else(|problem| problem.message, |code| format!("exit code {code}"));
-    let mut problem = ended(node.name(), &format!("{code} {}", errors.trim()));
+    let exit = process.exit.await;
     let request = LogRequest { service: None, tail: Some(5), follow: false };
-    if let Ok(mut log) = node.logs(&request).await {
-        let mut text = String::new();
-        let _ = log.read_to_string(&mut text).await;
-        problem.causes.extend(text.lines().map(|line| format!("agent: {line}")));
-    }
+    let log = match node.logs(&request).await {
+        Ok(mut log) => {
+            let mut text = String::new();
+            let _ = log.read_to_string(&mut text).await;
+            Some(text)
+        }
+        Err(_) => None,
+    };
+    explained(node.name(), exit, errors.trim(), log.as_deref())
+}
+
+/// What the end of a stream means, by how its command ended, what that said, and the agent's log.
+fn explained(
+    node: &NodeName,
+    exit: Result<i32, Problem>,
+    errors: &str,
+    log: Option<&str>,
+) -> Problem {
+    let mut problem = match exit {
+        Ok(code) => ended(node, format!("exit code {code} {errors}").trim()),
+        // It is the ground that does not answer, which says better why, and what to do.
+        Err(mut problem) if log.is_none() => {
+            problem.message = format!("node `{node}` was lost while it started: {problem}");
+            return problem;
+        }
+        Err(lost) => {
+            let mut problem = ended(node, format!("{lost} {errors}").trim());
+            problem.causes = lost.causes;
+            problem
+        }
+    };
+    let lines = log.unwrap_or_default().lines();
+    problem.causes.extend(lines.map(|line| format!("agent: {line}")));
     problem
 }
 
@@ -178,4 +202,39 @@ fn timed_out(nodes: &[Arc<dyn Node>], latest: &Latest, within: Duration) -> Prob
         }
     }
     problem.help("run `bivouac up` again to go on waiting, `bivouac status` to see more, or name a longer time with `--timeout`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost() -> Problem {
+        let mut problem = Problem::failed("provider.docker.connection", "the connection broke");
+        problem.causes.push("connection refused".to_owned());
+        problem.help("see that the engine runs, then run the command again")
+    }
+
+    #[test]
+    fn a_ground_that_does_not_answer_is_told_as_it_tells_it() {
+        let node = "worker-0".parse().unwrap();
+        let problem = explained(&node, Err(lost()), "", None);
+        assert_eq!((&problem.code, &problem.help), (&lost().code, &lost().help));
+        assert_eq!(problem.causes, lost().causes);
+        assert!(problem.message.contains("`worker-0`"), "{problem}");
+        assert!(problem.message.ends_with("the connection broke"), "{problem}");
+    }
+
+    #[test]
+    fn a_node_that_ended_is_told_with_its_last_words() {
+        let node = "worker-0".parse().unwrap();
+        let problem = explained(&node, Ok(3), "no config", Some("one\ntwo\n"));
+        assert_eq!(problem.code, "engine.node_ended");
+        assert!(problem.message.ends_with("exit code 3 no config"), "{problem}");
+        assert_eq!(problem.causes, ["agent: one", "agent: two"]);
+        // The ground is back, and the node was not there for a while.
+        let problem = explained(&node, Err(lost()), "", Some("one"));
+        assert_eq!(problem.code, "engine.node_ended");
+        assert_eq!(problem.causes, ["connection refused", "agent: one"]);
+        assert!(problem.message.ends_with("the connection broke"), "{problem}");
+    }
 }

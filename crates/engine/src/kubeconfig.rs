@@ -9,6 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use tempfile::{NamedTempFile, PersistError};
 
 use crate::state::write_atomically;
+use crate::writes;
 
 /// The user whose file it is, where that is not the one who runs bivouac (under sudo).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +99,8 @@ impl UserFile {
         match fs_err::read_to_string(&self.path) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Problem::failed("kubeconfig.unreadable", error.to_string())),
+            Err(error) => Err(Problem::failed("kubeconfig.unreadable", error.to_string())
+                .help("look whose file it is, or name another one with the variable `KUBECONFIG`")),
         }
     }
 
@@ -146,7 +148,7 @@ impl UserFile {
     /// # Errors
     /// When it cannot be removed.
     pub fn remove(&self) -> Result<(), Problem> {
-        match fs_err::remove_file(&self.path) {
+        match writes::write(&self.path, || fs_err::remove_file(&self.path)) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(Problem::failed("kubeconfig.unwritable", error.to_string()))
             }

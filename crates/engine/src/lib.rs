@@ -43,6 +43,7 @@ mod trouble;
 mod up;
 mod upgrade;
 mod wanted;
+mod writes;
 
 pub use access::reachable_kubeconfig;
 pub use archive::{ArchiveRequest, Archived, archive};
@@ -66,3 +67,5 @@ pub use state::{ClusterState, Restoring, StateDirectory};
 pub use stop::{STOP_GRACE, StopRequest, stop};
 pub use trouble::add_certificates;
 pub use up::{UpOptions, Upped, up};
+#[doc(hidden)]
+pub use writes::watch_writes;

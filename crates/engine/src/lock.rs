@@ -9,6 +9,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::writes;
+
 /// Held while a verb changes a cluster. The kernel releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct ClusterLock {
@@ -68,7 +70,8 @@ impl ClusterLock {
     /// # Errors
     /// When the file cannot be removed.
     pub fn remove(self) -> Result<(), Problem> {
-        fs_err::remove_file(&self.path).map_err(|error| Problem::from_error("state.lock", &error))
+        let removed = writes::write(&self.path, || fs_err::remove_file(&self.path));
+        removed.map_err(|error| Problem::from_error("state.lock", &error))
     }
 }
 

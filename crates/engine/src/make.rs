@@ -3,9 +3,11 @@
 //! ```text
 //! image, network
 //! starts         of nodes that are there: others may need them to agree
-//! removals       each after the others have let it go; they are told that they are fewer afterwards
+//! removals       of nodes that do not run, each after the others have let it go: who is left is sooner a majority
+//! replacements   of nodes that keep the cluster's state and are lost: while one is missing, none of the others may stop or go
+//! removals       of nodes that run, as before; the others are told that they are fewer afterwards
+//! returns        of nodes that were to be removed: what the others have forgotten of them
 //! updates        of nodes that run on: they must know what comes
-//! replacements   of nodes that keep the cluster's state and are lost: while one is missing, none of the others may stop
 //! remakes        of nodes that must stop for it; those that keep the cluster's state one after another, and for another node
 //!                image all of them, in the plan's order: each is out of work before, and well before the next
 //! new nodes      those that keep the cluster's state join one after another; all others at the same moment
@@ -18,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bivouac_plan::Action;
 use bivouac_provider::{ImageRequest, NodeRequest};
 use bivouac_spec::cluster::Role;
-use bivouac_spec::facts::ObservedState;
+use bivouac_spec::facts::{Member, ObservedState};
 use bivouac_spec::{Class, NodeName, Problem, Problems};
 use bivouac_stacks::Change;
 use tokio_util::sync::CancellationToken;
@@ -45,18 +47,16 @@ impl Making<'_> {
     pub(crate) async fn make(&self) -> Result<(), Problems> {
         let requests = self.furnish().await?;
         self.start(&requests).await?;
-        let makes_room_first = self.makes_room_first();
-        if !makes_room_first {
-            self.remove().await?;
-        }
-        self.update(&requests).await?;
+        let (now, after_others) = self.removals();
+        let (running, away): (Vec<_>, Vec<_>) = now.into_iter().partition(|node| self.runs(node));
+        self.remove(&away).await?;
         self.replace(&requests).await?;
+        self.remove(&running).await?;
+        self.take_back().await?;
+        self.update(&requests).await?;
         self.remake(&requests).await?;
         self.create(&requests).await?;
-        if makes_room_first {
-            self.remove().await?;
-        }
-        Ok(())
+        self.remove(&after_others).await
     }
 
     /// The node image and the network.
@@ -87,13 +87,13 @@ impl Making<'_> {
         self.nodes(|action| matches!(action, Action::DestroyNode { .. }))
     }
 
-    /// Whether new nodes come before others go.
-    fn makes_room_first(&self) -> bool {
-        let creates = |action: &Action| matches!(action, Action::CreateNode { .. });
-        let members = &self.prepared.state.applied.members;
+    /// Who goes before anything is made, and who goes when that is done.
+    fn removals(&self) -> (Vec<NodeName>, Vec<NodeName>) {
+        let (removed, members) = (self.removed(), &self.prepared.state.applied.members);
         let keeps_state =
             |node: &NodeName| members.get(node).is_some_and(|one| one.spec.role.keeps_state());
-        !self.nodes(creates).is_empty() && !self.removed().iter().any(keeps_state)
+        let makes_room_first = !self.created().is_empty() && !removed.iter().any(keeps_state);
+        if makes_room_first { (Vec::new(), removed) } else { (removed, Vec::new()) }
     }
 
     fn runs(&self, node: &NodeName) -> bool {
@@ -101,6 +101,11 @@ impl Making<'_> {
         observed
             .and_then(|observed| observed.nodes.get(node))
             .is_some_and(|node| node.state == ObservedState::Running)
+    }
+
+    /// Whether nothing of it is there.
+    fn is_gone(&self, node: &NodeName) -> bool {
+        self.prepared.observed.as_ref().is_none_or(|observed| !observed.nodes.contains_key(node))
     }
 
     /// The wanted nodes that run at this moment.
@@ -119,6 +124,14 @@ impl Making<'_> {
     async fn start(&self, requests: &Requests) -> Result<(), Problems> {
         let stopped = self.nodes(|action| matches!(action, Action::StartNode { .. }));
         self.ensure_all(requests, &stopped).await
+    }
+
+    /// Makes nodes known again that were to be removed.
+    async fn take_back(&self) -> Result<(), Problems> {
+        match &self.prepared.state.applied.returned {
+            none if none.is_empty() => Ok(()),
+            nodes => self.run(&Change::Returns(nodes)).await,
+        }
     }
 
     async fn update(&self, requests: &Requests) -> Result<(), Problems> {
@@ -164,8 +177,14 @@ impl Making<'_> {
         lost
     }
 
+    /// All who are gone are forgotten before the first of them comes back: etcd takes nobody in while one that it knows is away.
     async fn replace(&self, requests: &Requests) -> Result<(), Problems> {
-        for node in &self.lost() {
+        let lost = self.lost();
+        let others = lost.iter().skip(1);
+        for node in others.filter(|node| self.is_gone(node) && self.joins(node)) {
+            self.run(&Change::Joins(node)).await?;
+        }
+        for node in &lost {
             if self.joins(node) {
                 self.join(requests, node).await?;
             } else {
@@ -183,11 +202,10 @@ impl Making<'_> {
 
     /// One node joins the others, and is one of them before the next does.
     async fn join(&self, requests: &Requests, node: &NodeName) -> Result<(), Problems> {
-        let (request, name) = (self.request, self.request.cluster.name());
-        let change = Change::Joins(node);
-        let steps = request.stack.steps(&self.prepared.state.render_request(), &change)?;
-        let provider = request.provider.as_ref();
-        run_steps(provider, name, &self.running().await?, &steps, self.reporter).await?;
+        // Whoever is there, though not whole, may have its data, and be one of them with it.
+        if self.is_gone(node) {
+            self.run(&Change::Joins(node)).await?;
+        }
         self.ensure_all(requests, std::slice::from_ref(node)).await?;
         self.follow_services(node).await
     }
@@ -252,42 +270,53 @@ impl Making<'_> {
         Ok(run_steps(provider, name, &running, &steps, self.reporter).await?)
     }
 
-    /// Removes what the cluster file does not have any more, each node after the others have let it go.
-    async fn remove(&self) -> Result<(), Problems> {
-        let removed = self.removed();
-        if removed.is_empty() {
-            return Ok(());
-        }
+    /// Removes nodes that the cluster file does not have any more, each after the others have let it go.
+    async fn remove(&self, removed: &[NodeName]) -> Result<(), Problems> {
         let (provider, cluster) = (self.request.provider.as_ref(), self.request.cluster.name());
         for node in removed {
             self.go_on()?;
-            self.let_go(&node).await?;
-            provider.destroy_node(cluster, &node).await?;
-            self.reporter.report(Event::NodeRemoved { node });
+            self.let_go(node).await?;
+            provider.destroy_node(cluster, node).await?;
+            self.record(|members| drop(members.remove(node)))?;
+            self.reporter.report(Event::NodeRemoved { node: node.clone() });
         }
         Ok(())
     }
 
-    /// The others let a node go. That is recorded before the node is removed: who is no member any more is not lost. A cluster that
-    /// never was usable, or is founded anew, has nobody to let go.
+    /// The others let a node go. That is recorded before the node is removed: who is no member any more is not lost. Where the node is
+    /// still there it is done again, since it may have come back to them. A cluster that never was usable, or is founded anew, has
+    /// nobody to let go.
     async fn let_go(&self, node: &NodeName) -> Result<(), Problems> {
         let (request, cluster) = (self.request, self.request.cluster.name());
-        let Some(mut state) = request.state.read(cluster)? else { return Ok(()) };
+        let Some(state) = request.state.read(cluster)? else { return Ok(()) };
         if state.applied.completed.is_none() {
             return Ok(());
         }
         let Some(member) = state.applied.members.get(node).cloned() else { return Ok(()) };
+        if member.left && self.is_gone(node) {
+            return Ok(());
+        }
         let running = self.running().await?;
         for keeper in running.iter().filter(|node| self.role(node).is_some_and(Role::keeps_state)) {
             // Who stays must be well before there are fewer.
             self.follow_services(keeper).await?;
         }
-        let steps =
-            request.stack.steps(&self.prepared.state.render_request(), &Change::Leaves(&member))?;
+        let change =
+            if self.is_gone(node) { Change::Lost(&member) } else { Change::Leaves(&member) };
+        let steps = request.stack.steps(&self.prepared.state.render_request(), &change)?;
         run_steps(request.provider.as_ref(), cluster, &running, &steps, self.reporter).await?;
-        state.applied.members.remove(node);
-        request.state.write(&state)?;
+        self.record(|members| {
+            members.insert(node.clone(), Member { left: true, ..member });
+        })?;
         Ok(())
+    }
+
+    /// Changes what is recorded of the nodes that may be members.
+    fn record(&self, change: impl FnOnce(&mut BTreeMap<NodeName, Member>)) -> Result<(), Problem> {
+        let (state, cluster) = (self.request.state, self.request.cluster.name());
+        let Some(mut recorded) = state.read(cluster)? else { return Ok(()) };
+        change(&mut recorded.applied.members);
+        state.write(&recorded)
     }
 
     /// Makes nodes what is asked for, all at once.

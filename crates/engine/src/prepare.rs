@@ -15,6 +15,7 @@ use crate::ground::{other_ground, refuse_elsewhere};
 use crate::images::{ImageChoice, former_image, image_of, is_remade};
 use crate::ports::{Api, check_reachable};
 use crate::state::AddressLock;
+use crate::trouble::{is_near, timestamp};
 use crate::upgrade::refusals;
 use crate::wanted::Wanted;
 use crate::{ClusterState, Event, Ground, NodeImages, Reporter, StateDirectory};
@@ -35,6 +36,8 @@ pub struct PrepareRequest<'a> {
     pub state: &'a StateDirectory,
     /// Which node image a cluster that exists gets.
     pub node_image: ImageChoice,
+    /// The time by which certificates are near their end.
+    pub now: SystemTime,
 }
 
 /// What is decided.
@@ -92,7 +95,8 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     let facts = &survey.facts;
     let joined = joined(cluster, known.map(|state| &state.applied), own);
     let render = RenderRequest { cluster, addresses: &addresses, facts, joined: &joined };
-    let keys = request.stack.ensure_keys(keys, &render, SystemTime::now())?;
+    let before = keys;
+    let keys = request.stack.ensure_keys(before.clone(), &render, request.now)?;
     let configs = request.stack.render(&render, &keys)?;
     let access = request.stack.access(&render, &keys)?;
     let api = Api { node: access.node(), port: access.address().port() };
@@ -119,12 +123,16 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     if let Some((state, own)) = known.zip(own) {
         plan.refusals.extend(refusals(request.node_image, state, own, &image));
     }
-    if !plan.refusals.is_empty() {
+    if plan.refusals.is_empty() {
+        let before = before.as_ref().filter(|_| known.is_some());
+        plan.notes.extend(renewal(request, before, &keys)?);
+    } else {
         plan.actions.clear();
     }
     let founded = known.zip(own).filter(|(state, own)| lives_on(&state.applied, own));
     let mut applied = Applied { joined, ..Applied::new(cluster.clone(), addresses) };
     if let Some((state, _)) = founded {
+        applied.returned = returned(&state.applied, cluster);
         applied.completed.clone_from(&state.applied.completed);
         for (name, member) in &state.applied.members {
             applied.members.entry(name.clone()).or_insert_with(|| member.clone());
@@ -132,7 +140,9 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     }
     let state = match (known, &recorded) {
         (Some(known), _) => ClusterState {
-            remaking: known.remaking || plan.actions.iter().any(is_remade),
+            remaking: known.remaking
+                || plan.actions.iter().any(is_remade)
+                || !applied.returned.is_empty(),
             completed_image: former,
             applied,
             image,
@@ -147,6 +157,39 @@ pub async fn prepare(request: &PrepareRequest<'_>) -> Result<Prepared, Problems>
     };
     let observed = own.cloned();
     Ok(Prepared { plan, survey, state, keys, wanted, observed, goes_back })
+}
+
+/// The nodes that were to be removed, by this change of the cluster or one before that did not come to its end, and stay: what was begun may
+/// have taken them out of work, or out of the cluster.
+fn returned(applied: &Applied, cluster: &Cluster) -> BTreeSet<NodeName> {
+    let names = |cluster: &Cluster| -> BTreeSet<NodeName> {
+        cluster.nodes().into_iter().map(|node| node.name).collect()
+    };
+    let asked = names(&applied.cluster);
+    let mut known = applied.completed.as_deref().map(names).unwrap_or_default();
+    known.extend(applied.members.keys().cloned());
+    let back = |name: &NodeName| {
+        applied.returned.contains(name) || known.contains(name) && !asked.contains(name)
+    };
+    names(cluster).into_iter().filter(back).collect()
+}
+
+/// That certificates are made anew which were near their end, where it is so.
+fn renewal(
+    request: &PrepareRequest<'_>,
+    before: Option<&Keys>,
+    keys: &Keys,
+) -> Result<Option<String>, Problem> {
+    let Some(before) = before.filter(|before| *before != keys) else { return Ok(None) };
+    let end = |keys| Ok::<_, Problem>(request.stack.expiry(keys)?.and_then(timestamp));
+    let (was, is) = (end(before)?, end(keys)?);
+    let Some((was, now)) = was.zip(timestamp(request.now)) else { return Ok(None) };
+    let renewed = is_near(was, now) && is.is_some_and(|is| is > was);
+    Ok(renewed.then(|| {
+        format!(
+            "certificates that end at {was:.0} are renewed, and services that hold them start again"
+        )
+    }))
 }
 
 /// The cluster's addresses, with those of nodes that nobody wants any more and that may still be there.
@@ -209,7 +252,10 @@ pub(crate) async fn prepare_and_record(
     if known_keys.as_ref() != Some(&prepared.keys) {
         request.state.write_keys(cluster, &prepared.keys)?;
     }
-    if !prepared.plan.is_empty() {
+    // What is asked for may be what is there, and yet not what was asked for before.
+    if !prepared.plan.is_empty()
+        || request.state.read(cluster)?.is_some_and(|known| known != prepared.state)
+    {
         request.state.write(&prepared.state)?;
     }
     Ok(prepared)

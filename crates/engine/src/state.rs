@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::ClusterLock;
 use crate::kubeconfig::Owner;
 use crate::snapshot::Place;
+use crate::writes;
 
 /// The format of [`ClusterState`] that this version writes and reads.
 const FORMAT: u32 = 1;
@@ -59,7 +60,8 @@ pub struct ClusterState {
     /// The node image with which all of it was usable last; absent before the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_image: Option<String>,
-    /// Whether nodes are being made anew from another node image, until all of it is usable again.
+    /// Whether nodes may be out of work, until all of it is usable again: they are being made anew from another node image, or were to be
+    /// removed and stay.
     #[serde(default)]
     pub remaking: bool,
     /// The kubeconfig file that its context was merged into.
@@ -282,9 +284,11 @@ impl StateDirectory {
     pub fn remove(&self, name: &ClusterName) -> Result<(), Problem> {
         // Last what makes it known: a removal that was cut short is found and finished by the next.
         for file in ["keys.json", crate::events::NEWEST, crate::events::OLDER] {
-            let _ = std::fs::remove_file(self.cluster_path(name).join(file));
+            let path = self.cluster_path(name).join(file);
+            let _ = writes::write(&path, || std::fs::remove_file(&path));
         }
-        match fs_err::remove_dir_all(self.cluster_path(name)) {
+        let path = self.cluster_path(name);
+        match writes::write(&path, || fs_err::remove_dir_all(&path)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(&error)),
             _ => Ok(()),
         }
@@ -338,7 +342,7 @@ pub(crate) fn write_atomically(
         std::os::unix::fs::fchown(file.as_file(), Some(owner.uid), Some(owner.gid))?;
     }
     file.as_file().sync_all()?;
-    file.persist(path)?;
+    writes::write(path, || file.persist(path))?;
     Ok(())
 }
 

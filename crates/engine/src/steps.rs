@@ -35,16 +35,28 @@ pub(crate) async fn run_steps(
             return Err(Problem::failed("engine.step_nowhere", message)
                 .help(format!("run `bivouac start {cluster}`, then the same command again")));
         };
-        let patience = step.patience;
-        let done = tokio::time::timeout(patience, run_step(provider, cluster, node, step)).await;
-        done.map_err(|_| {
-            let seconds = patience.as_secs();
-            let message =
-                format!("`{}` was not done within {seconds} s on node `{node}`", step.name);
-            Problem::new(Class::TimedOut, "engine.step_timed_out", message).help(step.help.clone())
-        })??;
+        ask(provider, cluster, node, step).await?;
     }
     Ok(())
+}
+
+/// Runs a step on a node. Gives what it printed.
+///
+/// # Errors
+/// When its command fails or takes too long.
+pub(crate) async fn ask(
+    provider: &dyn Provider,
+    cluster: &ClusterName,
+    node: &NodeName,
+    step: &Step,
+) -> Result<String, Problem> {
+    let patience = step.patience;
+    let done = tokio::time::timeout(patience, run_step(provider, cluster, node, step)).await;
+    done.map_err(|_| {
+        let seconds = patience.as_secs();
+        let message = format!("`{}` was not done within {seconds} s on node `{node}`", step.name);
+        Problem::new(Class::TimedOut, "engine.step_timed_out", message).help(step.help.clone())
+    })?
 }
 
 async fn run_step(
@@ -52,7 +64,7 @@ async fn run_step(
     cluster: &ClusterName,
     node: &NodeName,
     step: &Step,
-) -> Result<(), Problem> {
+) -> Result<String, Problem> {
     let opened = provider.open_node(cluster, node).await?;
     let request = ExecRequest {
         command: step.command.clone(),
@@ -76,7 +88,7 @@ async fn run_step(
     let ((), (), code) = tokio::join!(reading, complaining, process.exit);
     let code = code?;
     if code == 0 {
-        return Ok(());
+        return Ok(said);
     }
     let message = format!("`{}` failed on node `{node}` with exit code {code}", step.name);
     let mut problem = Problem::failed("engine.step_failed", message).help(step.help.clone());

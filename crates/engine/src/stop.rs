@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bivouac_plan::note_of_minority;
 use bivouac_provider::Provider;
 use bivouac_spec::facts::ObservedState;
 use bivouac_spec::name::nearest;
@@ -60,6 +61,12 @@ async fn stop_locked(
             .into());
     };
     check_nodes(&observed, request.nodes)?;
+    // Who stops all of it knows that nothing answers then.
+    let applied = known.as_ref().map(|known| &known.applied).filter(|_| !request.nodes.is_empty());
+    let note = applied.and_then(|applied| note_of_minority(applied, &observed, request.nodes));
+    if let Some(note) = note {
+        reporter.report(Event::Noted { note });
+    }
     let runs = |(name, state): &(&NodeName, ObservedState)| {
         *state == ObservedState::Running
             && (request.nodes.is_empty() || request.nodes.contains(*name))

@@ -1,5 +1,7 @@
 //! What is wrong with a cluster, each with the command that mends it.
 
+use std::time::SystemTime;
+
 use bivouac_spec::node::status::UnitKind;
 use bivouac_spec::{ClusterName, NodeName, NodeStatus, Problem};
 use bivouac_stacks::Keys;
@@ -140,15 +142,24 @@ pub fn add_certificates(
 
 fn first_end(state: &ClusterState, keys: &Keys) -> Result<Option<Timestamp>, Problem> {
     let end = bivouac_stacks::open(&state.applied.cluster.spec.stack).expiry(keys)?;
-    // A time that no calendar has is the end of nothing.
-    Ok(end.and_then(|end| Timestamp::try_from(end).ok()))
+    Ok(end.and_then(timestamp))
+}
+
+/// A time that no calendar has is the end of nothing.
+pub(crate) fn timestamp(time: SystemTime) -> Option<Timestamp> {
+    Timestamp::try_from(time).ok()
+}
+
+/// Whether certificates that end then are renewed now.
+pub(crate) fn is_near(end: Timestamp, now: Timestamp) -> bool {
+    end.duration_since(now) <= RENEWAL
 }
 
 fn ending(cluster: &ClusterName, end: Timestamp, now: Timestamp) -> Option<Problem> {
-    let left = end.duration_since(now);
-    if left > RENEWAL {
+    if !is_near(end, now) {
         return None;
     }
+    let left = end.duration_since(now);
     let message = match left.as_hours() / 24 {
         _ if left.is_negative() => format!("certificates of cluster `{cluster}` ended at {end:.0}"),
         0 => format!("certificates of cluster `{cluster}` end within a day"),

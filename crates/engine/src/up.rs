@@ -139,7 +139,7 @@ pub(crate) async fn carry_out(
     reporter: &Reporter,
     cancel: &CancellationToken,
 ) -> Result<Upped, Problems> {
-    if !prepared.plan.is_empty() {
+    if !prepared.plan.is_empty() || !prepared.state.applied.returned.is_empty() {
         Making { request, options, prepared: &prepared, reporter, cancel }.make().await?;
     }
     let is_asked = |node: &NodeName| options.only.is_empty() || options.only.contains(node);
@@ -242,6 +242,7 @@ async fn complete(
     prepared.state.completed_image = Some(prepared.state.image.clone());
     let applied = &mut prepared.state.applied;
     applied.completed = Some(Box::new(applied.cluster.clone()));
+    applied.returned.clear();
     // Who was let go was recorded at that moment.
     applied.members = Applied::new(applied.cluster.clone(), applied.addresses.clone()).members;
     request.state.write(&prepared.state)?;

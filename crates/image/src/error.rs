@@ -149,31 +149,6 @@ pub enum Error {
         /// Why not.
         why: String,
     },
-    /// The container engine does not know the image.
-    #[error("the container engine at {socket} has no image {name}")]
-    NoSuchImage {
-        /// As given.
-        name: String,
-        /// The engine's socket.
-        socket: String,
-    },
-    /// No container engine answers.
-    #[error("no container engine answers at {socket}")]
-    NoEngine {
-        /// The socket that was tried.
-        socket: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The container engine gave an answer that makes no sense here.
-    #[error("the container engine at {socket} answered: {answer}")]
-    Engine {
-        /// The engine's socket.
-        socket: String,
-        /// Status and text.
-        answer: String,
-    },
 }
 
 fn names(tools: &[Tool]) -> String {
@@ -207,9 +182,6 @@ impl Error {
             Self::WrongArchitecture { .. } => "image.wrong_architecture",
             Self::UnsupportedMediaType { .. } => "image.unsupported_media_type",
             Self::Reference { .. } => "image.bad_name",
-            Self::NoSuchImage { .. } => "image.no_such_image",
-            Self::NoEngine { .. } => "image.no_engine",
-            Self::Engine { .. } => "image.engine",
         }
     }
 
@@ -249,12 +221,6 @@ impl Error {
             }
             Self::NotAnArchive { .. } | Self::Truncated { .. } => {
                 "make the archive with `docker save IMAGE -o FILE`".into()
-            }
-            Self::NoSuchImage { name, .. } => {
-                format!("run `docker images` to see the names, or `docker pull {name}`")
-            }
-            Self::NoEngine { .. } => {
-                "start the engine, or load an archive: `bivouac load FILE.tar`".into()
             }
             _ => return None,
         })

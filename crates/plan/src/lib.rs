@@ -22,4 +22,4 @@ pub use addresses::assign_addresses;
 pub use changes::{Change, changes};
 pub use disks::check as check_disks;
 pub use down::plan_down;
-pub use up::{UpRequest, joined, lives_on, plan_up};
+pub use up::{UpRequest, joined, lives_on, note_of_minority, plan_up, refuse_no_keeper};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bivouac_spec::cluster::{NodeSpec, Port, Role, Stack};
+use bivouac_spec::cluster::{NodeSpec, Port, Role};
 use bivouac_spec::facts::{Applied, Aspect, Member, ObservedState};
 use bivouac_spec::{
     Addresses, Cluster, Facts, NodeName, NodeRecord, ObservedCluster, ObservedNode, Problem,
@@ -10,6 +10,9 @@ use bivouac_spec::{
 use ipnet::IpNet;
 
 use crate::{Action, Change, Plan, changes, disks, ground, versions};
+
+use quorum::role_of_keepers;
+pub use quorum::{note_of_minority, refuse_no_keeper};
 
 /// Parts of a cluster that it keeps for its whole life.
 const FIXED: [&str; 3] = ["spec.provider", "spec.stack", "spec.network"];
@@ -60,7 +63,8 @@ pub fn plan_up(request: &UpRequest<'_>) -> Plan {
         plan.refusals = ground::check(request.cluster, created, request.facts);
         plan.refusals.extend(disks::check(request.cluster, request.facts));
         plan.refusals.extend(disks::refused_changes(request));
-        plan.refusals.extend(without_quorum(request));
+        plan.refusals.extend(quorum::without_quorum(request));
+        plan.refusals.extend(founding::other_founders(request));
         plan.notes.extend(disks::larger_than_the_ground(request, &plan.actions));
     }
     if !plan.refusals.is_empty() {
@@ -69,7 +73,8 @@ pub fn plan_up(request: &UpRequest<'_>) -> Plan {
     plan
 }
 
-/// The nodes that join a cluster that is there already, of those that are wanted. The others founded it, or will.
+/// The nodes that join a cluster that is there already, of those that are wanted. The others founded it, or will. Who was to be removed
+/// and is wanted again joins, however far that came: the others may have let it go.
 #[must_use]
 pub fn joined(
     cluster: &Cluster,
@@ -78,10 +83,14 @@ pub fn joined(
 ) -> BTreeSet<NodeName> {
     let known = applied.zip(observed).filter(|(applied, observed)| lives_on(applied, observed));
     let Some((applied, observed)) = known else { return BTreeSet::new() };
-    let joins = |node: &NodeSpec| {
-        !observed.nodes.contains_key(&node.name) || applied.joined.contains(&node.name)
+    let asked: BTreeSet<NodeName> =
+        applied.cluster.nodes().into_iter().map(|node| node.name).collect();
+    let founded = |node: &NodeSpec| {
+        observed.nodes.contains_key(&node.name)
+            && asked.contains(&node.name)
+            && !applied.joined.contains(&node.name)
     };
-    cluster.nodes().into_iter().filter(joins).map(|node| node.name).collect()
+    cluster.nodes().into_iter().filter(|node| !founded(node)).map(|node| node.name).collect()
 }
 
 /// Whether there is a cluster that nodes can join: it was usable once, and a node that keeps its state is there. Otherwise it is
@@ -101,6 +110,7 @@ fn keepers<'a>(
     let completed: BTreeSet<NodeName> = completed.map(|node| node.name).collect();
     let keeps = move |(name, member): &(&NodeName, &Member)| {
         member.spec.role.keeps_state()
+            && !member.left
             && (completed.contains(*name) || observed.nodes.contains_key(*name))
     };
     applied.members.iter().filter(keeps).map(|(name, _)| name)
@@ -159,58 +169,9 @@ fn other_network(request: &UpRequest<'_>, observed: &ObservedCluster) -> Option<
     Some(Problem::failed("plan.network_differs", message).help(help))
 }
 
-/// A change of the nodes that keep the cluster's state is agreed upon by most of them, and one of them stays.
-fn without_quorum(request: &UpRequest<'_>) -> Option<Problem> {
-    let (applied, observed) = request.applied.zip(request.observed)?;
-    if !lives_on(applied, observed) {
-        return None;
-    }
-    let wanted: BTreeSet<NodeName> = keepers_of(request.cluster);
-    let keepers: BTreeSet<NodeName> = keepers(applied, observed).cloned().collect();
-    let state = |name: &NodeName| observed.nodes.get(name).map(|node| node.state);
-    let is_lost = |name: &&NodeName| state(name).is_none();
-    if keepers == wanted && !keepers.iter().any(|name| is_lost(&name)) {
-        return None;
-    }
-    let (cluster, role) = (request.cluster.name(), role_of_keepers(request.cluster));
-    if !keepers.iter().any(|name| wanted.contains(name) && state(name).is_some()) {
-        let message = format!(
-            "none of the {role} of cluster `{cluster}` would stay, and what it knows is with them"
-        );
-        let help = "Keep one of them: add the new ones first, and remove the others afterwards.";
-        return Some(Problem::usage("plan.no_keeper_stays", message).help(help));
-    }
-    // One that is stopped and goes is not started for it.
-    let agrees = |name: &&NodeName| match state(name) {
-        Some(ObservedState::Running) => true,
-        Some(ObservedState::Stopped) => wanted.contains(*name),
-        _ => false,
-    };
-    let (all, agreeing) = (keepers.len(), keepers.iter().filter(agrees).count());
-    let needed = all / 2 + 1;
-    if agreeing >= needed {
-        return None;
-    }
-    let message = format!(
-        "the {role} of cluster `{cluster}` cannot change: {agreeing} of {all} are there, {needed} must agree"
-    );
-    let help = format!(
-        "If they are only stopped, run `up` with the file as it was before the change. Otherwise run `bivouac down {cluster}` and then `bivouac up` again."
-    );
-    Some(Problem::failed("plan.no_quorum", message).help(help))
-}
-
 fn keepers_of(cluster: &Cluster) -> BTreeSet<NodeName> {
     let nodes = cluster.nodes().into_iter().filter(|node| node.role.keeps_state());
     nodes.map(|node| node.name).collect()
-}
-
-/// What such nodes are called.
-fn role_of_keepers(cluster: &Cluster) -> &'static str {
-    match cluster.spec.stack {
-        Stack::Kubernetes(_) => "control planes",
-        Stack::Incus(_) => "members",
-    }
 }
 
 fn actions(request: &UpRequest<'_>) -> Vec<Action> {
@@ -241,7 +202,7 @@ fn actions(request: &UpRequest<'_>) -> Vec<Action> {
 }
 
 /// What is there and not wanted, and what is recorded as a member and not wanted although it is lost: the others must let it go. Those
-/// that do not run go first: most of the others can then still agree.
+/// that do not run go first, before others are made: most of those who are left can then still agree.
 fn removed(request: &UpRequest<'_>, wanted: &BTreeSet<NodeName>) -> Vec<NodeName> {
     let nodes = request.observed.iter().flat_map(|observed| observed.nodes.keys());
     let lives = request.applied.zip(request.observed).filter(|(one, seen)| lives_on(one, seen));
@@ -293,7 +254,8 @@ fn update(
 ) -> Option<Action> {
     let wanted = request.records.get(&node)?;
     let Some(record) = &observed.record else {
-        let reason = "what it was made from is not known".to_owned();
+        let cost = cost::of_remaking(request, &node, role);
+        let reason = format!("what it was made from is not known; {cost}");
         let aspects = Aspect::ALL.to_vec();
         return Some(Action::UpdateNode { node, role, aspects, remakes: true, reason });
     };
@@ -302,8 +264,9 @@ fn update(
         return None;
     }
     let remakes = aspects.iter().any(|aspect| request.facts.remakes_for.contains(aspect));
-    let reasons: Vec<String> =
+    let mut reasons: Vec<String> =
         aspects.iter().map(|aspect| difference(*aspect, record, wanted)).collect();
+    reasons.extend(remakes.then(|| cost::of_remaking(request, &node, role)));
     Some(Action::UpdateNode { node, role, aspects, remakes, reason: reasons.join("; ") })
 }
 
@@ -344,7 +307,7 @@ fn absent(is_lost: bool) -> String {
 
 /// What a user should know, and what is not as it would be made now although the cluster file says the same.
 fn notes(request: &UpRequest<'_>) -> Vec<String> {
-    let mut notes: Vec<String> = even_keepers(request.cluster).into_iter().collect();
+    let mut notes: Vec<String> = quorum::even_keepers(request.cluster).into_iter().collect();
     let Some(observed) = request.observed else { return notes };
     let name = request.cluster.name();
     let of_nodes = |differs: &dyn Fn(&NodeName, &ObservedNode) -> bool| {
@@ -378,17 +341,8 @@ fn notes(request: &UpRequest<'_>) -> Vec<String> {
     notes
 }
 
-/// What keeps the cluster's state decides by majority.
-fn even_keepers(cluster: &Cluster) -> Option<String> {
-    let (count, stack) = (cluster.state_keepers(), &cluster.spec.stack);
-    let what = match stack {
-        Stack::Kubernetes(_) => "control planes",
-        Stack::Incus(_) => "members",
-    };
-    (count > 0 && count.is_multiple_of(2)).then(|| {
-        format!("{count} {what} bear no more failures than {}: an odd number is better", count - 1)
-    })
-}
-
+mod cost;
+mod founding;
+mod quorum;
 #[cfg(test)]
 mod tests;

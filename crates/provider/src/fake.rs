@@ -8,11 +8,14 @@ mod node;
 mod program;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bivouac_spec::facts::{Aspect, CgroupVersion, Need, ObservedState, Outcome, Survey};
+use bivouac_spec::facts::{
+    Aspect, CgroupVersion, Need, NodeRecord, ObservedState, Outcome, Survey,
+};
 use bivouac_spec::network::NodeAddresses;
 use bivouac_spec::node::FileKind;
 use bivouac_spec::quantity::Bytes;
@@ -29,6 +32,18 @@ use node::FakeNode;
 #[derive(Debug, Clone, Default)]
 pub struct Fake {
     world: Arc<Mutex<World>>,
+}
+
+/// Told of each call, before it has its effect and after. It need not come back: whoever called ends there, as if it had been killed.
+pub type Watching = Arc<dyn Fn(&str) + Send + Sync>;
+
+#[derive(Clone)]
+struct Watch(Watching);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch(..)")
+    }
 }
 
 /// A call that is to fail.
@@ -49,16 +64,18 @@ pub enum When {
     After,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct World {
     clusters: BTreeMap<ClusterName, FakeCluster>,
     injection: Option<Injection>,
+    watch: Option<Watch>,
+    data: u64,
     calls: Vec<String>,
     next_pid: u32,
     survey: Option<Survey>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct FakeCluster {
     addresses: Option<Addresses>,
     nodes: BTreeMap<NodeName, FakeState>,
@@ -71,7 +88,10 @@ type Files = BTreeMap<Utf8PathBuf, (u32, Vec<u8>)>;
 #[derive(Debug, Clone)]
 struct FakeState {
     pid: Option<u32>,
+    is_torn: bool,
     request: NodeRequest,
+    /// Of the request.
+    record: NodeRecord,
     files: Files,
     log: String,
 }
@@ -88,6 +108,28 @@ impl Fake {
         let mut world = self.world();
         world.injection = injection;
         world.calls.clear();
+    }
+
+    /// How much data each node says that it has, beside its files.
+    pub fn set_data(&self, bytes: u64) {
+        self.world().data = bytes;
+    }
+
+    /// The same world, apart from this one from now on.
+    #[must_use]
+    pub fn copied(&self) -> Self {
+        Self { world: Arc::new(Mutex::new(self.world().clone())) }
+    }
+
+    /// Makes everything as it was when it was copied.
+    pub fn restore(&self, copied: &Self) {
+        let world = copied.world().clone();
+        *self.world() = world;
+    }
+
+    /// Has this told of each call, before it has its effect and after. It may unwind: then the caller never hears the answer.
+    pub fn watch(&self, watch: Option<Watching>) {
+        self.world().watch = watch.map(Watch);
     }
 
     /// The calls since the last [`Self::inject`], such as `ensure_node demo/worker-0`.
@@ -108,6 +150,13 @@ impl Fake {
         }
     }
 
+    /// Leaves only parts of a node, as when its container is removed and its data is not.
+    pub fn tear(&self, cluster: &ClusterName, node: &NodeName) {
+        if let Some(state) = self.world().node(cluster, node) {
+            (state.pid, state.is_torn) = (None, true);
+        }
+    }
+
     /// Adds to the log of a node's agent.
     pub fn write_log(&self, cluster: &ClusterName, node: &NodeName, text: &str) {
         if let Some(state) = self.world().node(cluster, node) {
@@ -122,14 +171,32 @@ impl Fake {
     /// Counts a call, has its effect unless it is to fail before that, and fails where it is to fail.
     fn call<T>(
         &self,
-        name: String,
+        name: &str,
+        effect: impl FnOnce(&mut World) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        self.reached(name);
+        let done = self.done(name, effect);
+        self.reached(name);
+        done
+    }
+
+    fn reached(&self, name: &str) {
+        let watch = self.world().watch.clone();
+        if let Some(Watch(watch)) = watch {
+            watch(name);
+        }
+    }
+
+    fn done<T>(
+        &self,
+        name: &str,
         effect: impl FnOnce(&mut World) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
         let mut world = self.world();
         let number = world.calls.len();
         let failure = world.injection.filter(|injection| injection.call == number);
         let problem = Problem::failed("provider.fake.injected", format!("{name} was made to fail"));
-        world.calls.push(name);
+        world.calls.push(name.to_owned());
         match failure.map(|injection| injection.when) {
             None => effect(&mut world),
             Some(When::Before) => Err(problem),
@@ -162,9 +229,12 @@ impl World {
             let message = format!("cluster {cluster} has no network");
             return Err(Problem::failed("provider.fake.no_network", message));
         };
+        let record = request.record();
         let fresh = || FakeState {
             pid: None,
+            is_torn: false,
             request: request.clone(),
+            record: record.clone(),
             files: BTreeMap::new(),
             log: String::new(),
         };
@@ -177,7 +247,8 @@ impl World {
             state.pid = Some(pid);
             state.log.push_str("started\n");
         }
-        state.request = request.clone();
+        (state.request, state.is_torn) = (request.clone(), false);
+        state.record = record;
         state.deliver(&request.config);
         Ok(state.clone())
     }
@@ -203,11 +274,15 @@ impl FakeState {
     }
 
     fn observe(&self, name: &NodeName) -> ObservedNode {
+        if self.is_torn {
+            let state = ObservedState::Broken;
+            return ObservedNode { state, address: None, record: None, pid: None };
+        }
         let running = self.pid.is_some();
         ObservedNode {
             state: if running { ObservedState::Running } else { ObservedState::Stopped },
             address: self.request.addresses.nodes.get(name).map(NodeAddresses::primary),
-            record: Some(self.request.record()),
+            record: Some(self.record.clone()),
             pid: self.pid,
         }
     }
@@ -216,11 +291,11 @@ impl FakeState {
 #[async_trait]
 impl Provider for Fake {
     async fn survey(&self) -> Result<Survey, Problem> {
-        self.call("survey".to_owned(), |world| Ok(world.survey.clone().unwrap_or_else(fit)))
+        self.call("survey", |world| Ok(world.survey.clone().unwrap_or_else(fit)))
     }
 
     async fn observe(&self) -> Result<Vec<ObservedCluster>, Problem> {
-        self.call("observe".to_owned(), |world| {
+        self.call("observe", |world| {
             let clusters = world.clusters.iter().map(|(name, cluster)| ObservedCluster {
                 name: name.clone(),
                 networks: cluster.networks(),
@@ -244,14 +319,14 @@ impl Provider for Fake {
         request: &ImageRequest,
         on_progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<(), Problem> {
-        self.call(format!("ensure_image {}", request.image.key), |_| {
+        self.call(&format!("ensure_image {}", request.image.key), |_| {
             on_progress(Progress { done: 1, total: 1 });
             Ok(())
         })
     }
 
     async fn ensure_network(&self, request: &NetworkRequest) -> Result<(), Problem> {
-        self.call(format!("ensure_network {}", request.cluster), |world| {
+        self.call(&format!("ensure_network {}", request.cluster), |world| {
             let cluster = world.clusters.entry(request.cluster.clone()).or_default();
             cluster.addresses = Some(request.addresses.clone());
             Ok(())
@@ -260,7 +335,7 @@ impl Provider for Fake {
 
     async fn ensure_node(&self, request: &NodeRequest) -> Result<Arc<dyn Node>, Problem> {
         let name = format!("ensure_node {}/{}", request.cluster, request.node);
-        let state = self.call(name, |world| world.ensure(request))?;
+        let state = self.call(&name, |world| world.ensure(request))?;
         Ok(self.node(&request.cluster, &request.node, &state))
     }
 
@@ -269,7 +344,7 @@ impl Provider for Fake {
         cluster: &ClusterName,
         node: &NodeName,
     ) -> Result<Arc<dyn Node>, Problem> {
-        let state = self.call(format!("open_node {cluster}/{node}"), |world| {
+        let state = self.call(&format!("open_node {cluster}/{node}"), |world| {
             let absent = || {
                 let message = format!("cluster {cluster} has no node {node}");
                 Problem::usage("provider.fake.no_node", message)
@@ -285,7 +360,7 @@ impl Provider for Fake {
         node: &NodeName,
         _grace: Duration,
     ) -> Result<(), Problem> {
-        self.call(format!("stop_node {cluster}/{node}"), |world| {
+        self.call(&format!("stop_node {cluster}/{node}"), |world| {
             if let Some(state) = world.node(cluster, node) {
                 state.pid = None;
                 state.log.push_str("stopped\n");
@@ -295,7 +370,7 @@ impl Provider for Fake {
     }
 
     async fn destroy_node(&self, cluster: &ClusterName, node: &NodeName) -> Result<(), Problem> {
-        self.call(format!("destroy_node {cluster}/{node}"), |world| {
+        self.call(&format!("destroy_node {cluster}/{node}"), |world| {
             if let Some(cluster) = world.clusters.get_mut(cluster) {
                 cluster.nodes.remove(node);
             }
@@ -304,7 +379,7 @@ impl Provider for Fake {
     }
 
     async fn destroy_cluster(&self, cluster: &ClusterName) -> Result<(), Problem> {
-        self.call(format!("destroy_cluster {cluster}"), |world| {
+        self.call(&format!("destroy_cluster {cluster}"), |world| {
             world.clusters.remove(cluster);
             Ok(())
         })

@@ -242,10 +242,13 @@ pub struct Applied {
     /// The nodes that were made after the cluster was usable: they join it, where the first ones founded it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub joined: BTreeSet<NodeName>,
+    /// The nodes that were to be removed and are wanted again, until all of the cluster is usable: the others may have forgotten them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub returned: BTreeSet<NodeName>,
     /// The cluster as it was when all of it was usable last; absent before the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed: Option<Box<crate::Cluster>>,
-    /// Every node that may be one of the cluster's: recorded before it is made, and forgotten when the others have let it go.
+    /// Every node that may be one of the cluster's: recorded before it is made, and forgotten when it is removed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<NodeName, Member>,
 }
@@ -258,6 +261,9 @@ pub struct Member {
     pub spec: NodeSpec,
     /// Its addresses.
     pub addresses: NodeAddresses,
+    /// Whether the others have let it go. Its node is still there, or was a moment ago.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 impl Applied {
@@ -266,9 +272,16 @@ impl Applied {
     pub fn new(cluster: crate::Cluster, addresses: Addresses) -> Self {
         let member = |spec: NodeSpec| {
             let addresses = addresses.nodes.get(&spec.name)?.clone();
-            Some((spec.name.clone(), Member { spec, addresses }))
+            Some((spec.name.clone(), Member { spec, addresses, left: false }))
         };
         let members = cluster.nodes().into_iter().filter_map(member).collect();
-        Self { cluster, addresses, joined: BTreeSet::new(), completed: None, members }
+        Self {
+            cluster,
+            addresses,
+            joined: BTreeSet::new(),
+            returned: BTreeSet::new(),
+            completed: None,
+            members,
+        }
     }
 }

@@ -13,6 +13,6 @@ mod kubernetes;
 mod stack;
 
 pub use stack::{
-    Access, Change, Drain, Given, IncusAccess, Keys, KubernetesAccess, RenderRequest, Stack, Step,
-    open, open_with,
+    Access, Change, Drain, Given, IncusAccess, Keys, KubernetesAccess, RenderRequest, Shared,
+    Stack, Step, open, open_with,
 };

@@ -63,6 +63,11 @@ pub trait Stack: Send + Sync {
     /// When this stack cannot make another cluster of a copy.
     fn fork_joins(&self, cluster: &Cluster) -> Result<BTreeSet<NodeName>, Problem>;
 
+    /// What the node that founds a fork takes from whichever has most of it; `None` where nobody has what it does not have.
+    fn fork_shares(&self, _cluster: &Cluster) -> Option<Shared> {
+        None
+    }
+
     /// What makes the copied data of the cluster `before` that of the one in the request, whose `joined` are those that
     /// [`Self::fork_joins`] names. Each step names one node, where the data is and nothing else runs yet; those of different nodes need
     /// not wait for each other. Each can be done again.
@@ -116,10 +121,14 @@ pub enum Drain {
 /// A moment in the life of a cluster.
 #[derive(Debug, Clone, Copy)]
 pub enum Change<'a> {
-    /// A node is about to be made, in a cluster that was usable before.
+    /// A node is about to be made, in a cluster that was usable before. Nothing of it is there.
     Joins(&'a NodeName),
     /// A node is about to be removed. The request does not have it any more; what others do not know of it is here.
     Leaves(&'a Member),
+    /// A node that is gone, with all that it had, is about to be forgotten.
+    Lost(&'a Member),
+    /// These nodes were to be removed, and are wanted again. The others may have forgotten them.
+    Returns(&'a BTreeSet<NodeName>),
     /// A node is about to be stopped and made anew around its data.
     Remakes(&'a NodeName),
     /// These nodes were made anew, and their services run; or they were to be, and what was begun ends here.
@@ -143,6 +152,17 @@ pub struct Step {
     pub patience: Duration,
     /// What a user can do when it fails.
     pub help: String,
+}
+
+/// Data of which several nodes have a copy, some less than others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    /// The node that is to have all of it.
+    pub to: NodeName,
+    /// The folder, which is in one of [`Stack::data`].
+    pub folder: Utf8PathBuf,
+    /// For each node that has a copy a step that prints numbers: the first that differs says which copy has more.
+    pub ask: Vec<Step>,
 }
 
 /// Everything secret of a cluster, in a form that only its stack understands. Belongs into a file that only its owner may read.

@@ -23,6 +23,8 @@ pub enum About {
     Everything,
     /// Something that each ground does in its own way: runs over every provider but `compose`, with the default bootstrap.
     Grounds,
+    /// The same, of which kubeadm has a part of its own: runs over `docker` with kubeadm, too.
+    GroundsAndKubeadm,
     /// Something that both grounds and bootstraps have a part in: runs over `linux` with the default bootstrap and over `docker` with
     /// kubeadm, so that each of them is met once.
     Pairs,
@@ -30,7 +32,7 @@ pub enum About {
     Nodes,
     /// A provider: runs over that one, with the default bootstrap.
     One(Provider),
-    /// An engine that is stopped and started: runs over `docker` where the engine is the tests' own.
+    /// An engine that is stopped and started, or reached over TLS: runs over `docker` where the engine is the tests' own.
     OwnEngine,
     /// bivouac itself, before any ground is used: runs once.
     Bivouac,
@@ -53,6 +55,9 @@ pub enum Skip {
     ForeignEngine,
 }
 
+const DOCKER_KUBEADM: Setting =
+    Setting { provider: Provider::Docker, bootstrap: Bootstrap::Kubeadm };
+
 /// A case of this name about this.
 #[must_use]
 pub const fn case(name: &'static str, about: About, run: fn(&Ground)) -> Case {
@@ -71,10 +76,11 @@ impl Case {
             About::Bivouac | About::Nodes => {
                 return (setting != Setting::of(Provider::Linux)).then_some(Skip::AnyGround);
             }
-            About::Grounds if setting.provider == Provider::Compose => {
+            About::GroundsAndKubeadm if setting == DOCKER_KUBEADM => return None,
+            About::Grounds | About::GroundsAndKubeadm if setting.provider == Provider::Compose => {
                 return Some(Skip::AsOnDocker);
             }
-            About::Grounds => setting.provider,
+            About::Grounds | About::GroundsAndKubeadm => setting.provider,
             About::One(provider) => provider,
             About::OwnEngine => Provider::Docker,
         };
@@ -113,6 +119,11 @@ mod tests {
         assert_eq!(skip(About::Everything, docker_kubeadm), None);
         assert_eq!(skip(About::Grounds, docker), None);
         assert_eq!(skip(About::Grounds, docker_kubeadm), Some(Skip::AnyBootstrap));
+        for alone in [linux, docker, docker_kubeadm] {
+            assert_eq!(skip(About::GroundsAndKubeadm, alone), None);
+        }
+        assert_eq!(skip(About::GroundsAndKubeadm, linux_kubeadm), Some(Skip::AnyBootstrap));
+        assert_eq!(skip(About::GroundsAndKubeadm, compose), Some(Skip::AsOnDocker));
         assert_eq!(skip(About::Everything, compose), None);
         assert_eq!(skip(About::Grounds, compose), Some(Skip::AsOnDocker));
         assert_eq!(skip(About::One(Provider::Linux), docker), Some(Skip::About(Provider::Linux)));

@@ -1,6 +1,7 @@
 //! A ground of a test's own on the real machine, which is as it was when the test ends, however it ends.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
@@ -14,7 +15,7 @@ use tempfile::TempDir;
 use crate::binary::binary;
 use crate::compose;
 use crate::wait::patience;
-use crate::{Cluster, Engine, Provider, Run, Setting, say};
+use crate::{Cluster, Engine, Provider, Run, Setting, say, without_ways};
 
 /// Where nodes can be kept: on a disk, since an overlay cannot lie on an overlay, and tests must not fill memory.
 const DISK: &str = "/var/tmp";
@@ -36,6 +37,8 @@ pub struct Ground {
     /// Of the `docker` command, where its `compose` is.
     settings: Option<PathBuf>,
     clusters: RefCell<Vec<String>>,
+    /// What leads commands to the engine, where that is not its socket in `$DOCKER_HOST`.
+    way: RefCell<Option<Vec<(&'static str, OsString)>>>,
 }
 
 impl Ground {
@@ -56,7 +59,8 @@ impl Ground {
         let temporary = folder.path().join(TEMPORARY);
         std::fs::create_dir(&temporary)
             .unwrap_or_else(|error| panic!("cannot make {}: {error}", temporary.display()));
-        Self { setting, folder: Some(folder), settings, clusters: RefCell::new(Vec::new()) }
+        let (clusters, way) = (RefCell::default(), RefCell::default());
+        Self { setting, folder: Some(folder), settings, clusters, way }
     }
 
     /// What the case runs over.
@@ -132,14 +136,21 @@ impl Ground {
     ) -> Run {
         let store = std::env::var_os("BIVOUAC_STORE").unwrap_or_else(|| STORE.into());
         let run = match self.setting.provider {
-            Provider::Linux => Run::new(binary()).without_env("DOCKER_HOST"),
-            Provider::Docker => Run::new(binary()).env("DOCKER_HOST", self.engine().host()),
-            Provider::Compose => Run::new(binary())
-                .env("DOCKER_HOST", self.engine().host())
-                .env("DOCKER_CONFIG", self.docker_settings()),
+            Provider::Linux => without_ways(Run::new(binary())),
+            Provider::Docker => self.engine().lead(Run::new(binary())),
+            Provider::Compose => {
+                let run = self.engine().lead(Run::new(binary()));
+                run.env("DOCKER_CONFIG", self.docker_settings())
+            }
         };
-        run.without_env("DOCKER_CONTEXT")
-            .args(arguments)
+        let way = self.way.borrow();
+        let run = match &*way {
+            None => run,
+            Some(way) => {
+                way.iter().fold(without_ways(run), |run, (name, value)| run.env(name, value))
+            }
+        };
+        run.args(arguments)
             .env("BIVOUAC_STATE_DIR", self.state())
             .env("BIVOUAC_STORE", store)
             .env("BIVOUAC_IMAGE_CACHE", self.path("image-cache"))
@@ -149,6 +160,15 @@ impl Ground {
             .without_env("BIVOUAC_PROGRESS")
             .without_env("SUDO_UID")
             .without_env("SUDO_GID")
+    }
+
+    /// Has these environment variables alone lead its commands to the engine from now on.
+    pub fn find_engine_by<V: Into<OsString>>(
+        &self,
+        variables: impl IntoIterator<Item = (&'static str, V)>,
+    ) {
+        let variables = variables.into_iter().map(|(name, value)| (name, value.into()));
+        *self.way.borrow_mut() = Some(variables.collect());
     }
 
     /// `bivouac up` with these arguments.

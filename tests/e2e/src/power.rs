@@ -10,8 +10,17 @@ impl Cluster<'_> {
     /// # Panics
     /// When it does not run.
     pub fn kill_agent(&self, node: &str) {
-        let pid = first_process(self.name(), node).expect("a running node has a first process");
-        let _ = Run::new("kill").args(["-9", &pid.to_string()]).success();
+        self.kill_agents([node]);
+    }
+
+    /// The same of several nodes, at the same moment.
+    ///
+    /// # Panics
+    /// When one of them does not run.
+    pub fn kill_agents<'a>(&self, nodes: impl IntoIterator<Item = &'a str>) {
+        let pid = |node: &str| first_process(self.name(), node).expect("the node runs").to_string();
+        let pids: Vec<String> = nodes.into_iter().map(pid).collect();
+        let _ = Run::new("kill").args(["-9"]).args(&pids).success();
     }
 
     /// Whether a node whose agent is killed is started again by its ground.
@@ -72,6 +81,25 @@ impl Cluster<'_> {
                 for volume in engine.lines(["volume", "ls", "--quiet", &cluster, &node]) {
                     let _ = engine.docker(["volume", "rm", &volume]).success();
                 }
+            }
+        }
+    }
+
+    /// Takes away what a node is made of, but for its data: its container, or what is recorded of it.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn lose_all_but_data(&self, node: &str) {
+        match self.setting().provider {
+            Provider::Linux => {
+                self.end_agent(node);
+                let path = format!("linux/{}/nodes/{node}/node.json", self.name());
+                let record = self.ground().state().join(path);
+                std::fs::write(&record, "{}").expect("the record of a node is there");
+            }
+            Provider::Docker | Provider::Compose => {
+                let container = self.container(node);
+                let _ = self.ground().engine().docker(["rm", "--force", &container]).success();
             }
         }
     }

@@ -17,6 +17,8 @@ pub(super) struct Machine {
     /// In MiB.
     pub(super) memory: u32,
     pub(super) cpus: u32,
+    /// Whether it comes back when it restarts; otherwise, as when its kernel gives up, that is its end.
+    pub(super) restarts: bool,
 }
 
 /// The kernel's messages and systemd's go to the first serial port, which is a file; what is run has a console of its own.
@@ -34,14 +36,8 @@ impl Machine {
         let mut command = Command::new("qemu-system-x86_64");
         command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]);
         command.args(["-smp", &self.cpus.to_string()]);
-        command.args([
-            "-m",
-            &self.memory.to_string(),
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-m", &self.memory.to_string(), "-nodefaults", "-display", "none"]);
+        command.args((!self.restarts).then_some("-no-reboot"));
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
         command.args(["-append", COMMAND_LINE]);
         command.args(["-drive", &drive(disk), "-drive", &drive(&self.store)]);

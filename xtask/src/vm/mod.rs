@@ -20,10 +20,12 @@ use std::time::Duration;
 
 pub(crate) use guest::serve;
 
-/// What runs when nothing is named: what control groups make a difference to, as far as an emulated machine does it in an hour.
+/// The case that is none of the end-to-end tests: `bivouac service install`, and a restart of the machine.
+const SERVICE: &str = "service";
+/// What runs when nothing is named: what control groups and systemd make a difference to, of what an emulated machine brings to an end.
 const CASES: [&str; 5] = [
+    SERVICE,
     "linux/nothing_left/",
-    "linux/limits/",
     "linux/greedy/",
     "linux/change/stop_and_start",
     "linux/incus/instances_on_all_members",
@@ -35,6 +37,7 @@ const PATIENCE: &str = "10";
 pub(crate) const USAGE: &str = "\
   vm         run end-to-end tests in a guest with Debian's kernel, emulated by QEMU:
              vm [--minutes N] [--memory MIB] [--cpus N] [CASE...] | vm [OPTION...] -- COMMAND...
+             the case `service` is `bivouac service install` and a restart of the guest
              $BIVOUAC is the binary, $BIVOUAC_STORE the store with its node images, $BIVOUAC_VM_DIR where disks are kept
 ";
 
@@ -80,6 +83,10 @@ impl Options {
         }
         Ok(options)
     }
+
+    fn restarts(&self) -> bool {
+        self.command.is_empty() && self.cases.iter().any(|case| case == SERVICE)
+    }
 }
 
 /// Makes what is missing, boots the guest, and fails when what runs in it fails.
@@ -91,8 +98,9 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> Result<(), String> {
     let guest = disk::ensure_guest(&folder)?;
     let store = disk::ensure_store(&folder, &binary)?;
     let share = payload::fill(&folder, &binary, &options)?;
+    let restarts = options.restarts();
     let Options { memory, cpus, limit, .. } = options;
-    machine::run(&machine::Machine { guest, store, share, memory, cpus }, limit)
+    machine::run(&machine::Machine { guest, store, share, memory, cpus, restarts }, limit)
 }
 
 fn default_folder() -> PathBuf {
@@ -114,7 +122,9 @@ mod tests {
         assert_eq!(options.cpus, 1);
         assert_eq!(options.limit, Duration::from_secs(180));
         assert_eq!(options.cases, ["linux/load/"]);
+        assert!(!options.restarts());
         assert_eq!(parse("").unwrap().cases, CASES);
+        assert!(parse("").unwrap().restarts() && !parse("-- ls").unwrap().restarts());
         assert_eq!(parse("-- ls -l").unwrap().command, ["ls", "-l"]);
     }
 

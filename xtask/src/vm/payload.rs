@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::guest::RESTART;
 use super::{Options, PATIENCE};
 use crate::root;
 
@@ -15,6 +16,9 @@ const UNITS: [Unit; 3] = [
     Unit { package: "bivouac-agent", which: "--test=supervisor", target: "supervisor" },
     Unit { package: "bivouac-providers", which: "--test=linux", target: "linux" },
 ];
+
+/// What is tried of the unit of systemd.
+const SERVICE: &str = include_str!("service.sh");
 
 /// A program of tests: of which package, by which option of cargo, and how cargo names it.
 struct Unit {
@@ -49,7 +53,14 @@ pub(super) fn fill(folder: &Path, binary: &Path, options: &Options) -> Result<Pa
         }
         let arguments = ["test", "--no-run", "--test", "e2e", "--package", "bivouac-e2e"];
         put(&executable(&arguments, "e2e")?, &share.join("e2e"))?;
-        steps.extend(options.cases.iter().map(|case| format!("/share/e2e\t{case}")));
+        fs::write(share.join("service.sh"), SERVICE)
+            .map_err(|error| format!("service.sh: {error}"))?;
+        let case = |case: &String| match case.as_str() {
+            // It restarts the machine, which no end-to-end test may.
+            super::SERVICE => ["before", "after"].map(service).join(&format!("\n{RESTART}\n")),
+            case => format!("/share/e2e\t{case}"),
+        };
+        steps.extend(options.cases.iter().map(case));
     } else {
         steps.push(options.command.join("\t"));
     }
@@ -58,8 +69,14 @@ pub(super) fn fill(folder: &Path, binary: &Path, options: &Options) -> Result<Pa
     };
     write("steps", steps.join("\n"))?;
     write("patience", PATIENCE.to_owned())?;
-    let _ = fs::remove_file(share.join("code"));
+    for old in ["code", "progress"] {
+        let _ = fs::remove_file(share.join(old));
+    }
     Ok(share)
+}
+
+fn service(moment: &str) -> String {
+    format!("/bin/sh\t/share/service.sh\t{moment}")
 }
 
 /// Copies beside and renames: what runs elsewhere stays as it is.

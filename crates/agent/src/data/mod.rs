@@ -11,6 +11,7 @@
 mod archive;
 mod restore;
 mod save;
+mod size;
 mod view;
 
 pub use restore::{RestoreRequest, restore};

@@ -20,7 +20,7 @@ use crate::processes::{command, describe};
 /// What is brought.
 #[derive(Debug, Clone)]
 pub struct RestoreRequest {
-    /// The folders, by absolute paths: nothing stays of what was in them.
+    /// The folders, by absolute paths: nothing stays of what was in them, and of the tar nothing else is taken.
     pub paths: Vec<Utf8PathBuf>,
     /// How many bytes come. An archive that ends between two files does not look short.
     pub size: Option<u64>,
@@ -88,8 +88,12 @@ fn extract(view: &View, size: Option<u64>, input: &mut dyn Read) -> io::Result<(
         "--xattrs-include=*",
         "--directory",
         view.root.as_str(),
+        "--",
     ];
-    let mut command = command(&arguments.map(str::to_owned), &Environment::new());
+    // The archive may have more than is asked for.
+    let paths = view.paths.iter().map(|path| path.as_str());
+    let arguments: Vec<String> = arguments.into_iter().chain(paths).map(str::to_owned).collect();
+    let mut command = command(&arguments, &Environment::new());
     let mut errors = File::from(memfd_create("errors", MemfdFlags::CLOEXEC)?);
     command.stdin(Stdio::piped()).stderr(errors.try_clone()?);
     let parent_death_signal = Some(Signal::KILL);

@@ -11,7 +11,7 @@ use bivouac_spec::node::save::{COPY, PAUSE, SEND, Said};
 use camino::Utf8PathBuf;
 
 use super::view::{View, relative};
-use super::{LEFT, archive};
+use super::{LEFT, archive, size};
 use crate::client::{Lease, late};
 use crate::clock;
 use crate::options::Places;
@@ -52,7 +52,7 @@ fn copy(
     let view = View::open(places.runtime.join("data"), &request.paths)?;
     let file = nameless(places).map_err(|error| failed(&error))?;
     if request.await_pause {
-        say(output, &Said::Ready {})?;
+        say(output, &Said::Ready { bytes: size(&view).map_err(|error| failed(&error))? })?;
         hear(words, PAUSE)?;
     }
     let began = Instant::now();
@@ -85,6 +85,13 @@ fn nameless(places: &Places) -> io::Result<File> {
     let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
     fs::remove_file(&path)?;
     Ok(file)
+}
+
+/// About as much as there will be to copy.
+fn size(view: &View) -> io::Result<u64> {
+    let left = LEFT.map(|path| relative(path.into()).into());
+    let paths = view.paths.iter().map(|path| path.clone().into_std_path_buf());
+    size::of(view.root.as_std_path(), paths, &left)
 }
 
 fn archive(view: &View, file: &File, deadline: Instant) -> io::Result<()> {

@@ -12,11 +12,15 @@
 //! The engine listens on ports of its choice and translates 53 to them by rules of its own; a packet is translated once only, so
 //! ours must name those ports. They are what is bound to that address, as `/proc/net` tells. Both change when the container starts
 //! again: this is then done anew.
+//!
+//! A node of IPv6 alone asks for its pods ([`relay`]).
+
+mod relay;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bivouac_sys::netlink::Route;
 use bivouac_sys::{nft, sysctl};
@@ -30,7 +34,8 @@ const PATH: &str = "/etc/resolv.conf";
 /// Before the server that is behind ours: an engine that finds the file changed may leave it as it is when the container starts again.
 const NOTE: &str = "# bivouac passes questions on to ";
 
-const TABLE: (&str, &str) = ("ip", "bivouac-resolver");
+/// Of each family there is one at most.
+const TABLE: &str = "bivouac-resolver";
 
 /// Where the engine's server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +52,8 @@ enum Error {
     File { what: &'static str, source: io::Error },
     #[error("nothing listens on {0}, which {PATH} names")]
     Silent(Ipv4Addr),
-    #[error("{} is no IPv4 address, so {PATH} stays as it is", .0)]
-    Family(IpAddr),
+    #[error("nothing can be asked at {address}: {source}")]
+    Relay { address: Ipv6Addr, source: io::Error },
     #[error("{}", sentence(.0))]
     Kernel(#[from] bivouac_sys::Error),
 }
@@ -66,12 +71,21 @@ fn offer(address: IpAddr, places: &Places, applied: &mut Applied) -> Result<(), 
     let path = places.inside(PATH.into());
     let text = fs::read_to_string(&path).map_err(|source| Error::File { what: "read", source })?;
     let Some(behind) = behind(&text, address) else { return Ok(()) };
-    let IpAddr::V4(offered) = address else { return Err(Error::Family(address)) };
-    let server = find(behind).ok_or(Error::Silent(behind))?;
-    nft::load(&render_rules(offered, server, &interfaces_with(address)?))?;
-    // Without it the kernel refuses to route to a loopback address from another interface.
-    sysctl::ensure("net.ipv4.conf.all.route_localnet", "1")?;
-    let changed = files::write_in_place(&path, &render_file(&text, offered, behind))
+    let outside = interfaces_with(address)?;
+    match address {
+        IpAddr::V4(offered) => {
+            let server = find(behind).ok_or(Error::Silent(behind))?;
+            nft::load(&render_rules(offered, server, &outside))?;
+            // Without it the kernel refuses to route to a loopback address from another interface.
+            sysctl::ensure("net.ipv4.conf.all.route_localnet", "1")?;
+        }
+        IpAddr::V6(offered) => {
+            nft::load(&render_guard(offered, &outside))?;
+            relay::ensure(offered, behind)
+                .map_err(|source| Error::Relay { address: offered, source })?;
+        }
+    }
+    let changed = files::write_in_place(&path, &render_file(&text, address, behind))
         .map_err(|source| Error::File { what: "written", source })?;
     if changed {
         applied.changes.push(format!("file {PATH}"));
@@ -96,7 +110,7 @@ fn server_of(line: &str) -> Option<IpAddr> {
 }
 
 /// The file with our address in place of the loopback server; everything else stays.
-fn render_file(text: &str, offered: Ipv4Addr, behind: Ipv4Addr) -> String {
+fn render_file(text: &str, offered: IpAddr, behind: Ipv4Addr) -> String {
     let mut new = format!("{NOTE}{behind}\nnameserver {offered}\n");
     for line in text.lines().filter(|line| !line.starts_with(NOTE)) {
         let replaced =
@@ -124,10 +138,7 @@ fn interfaces_with(address: IpAddr) -> bivouac_sys::Result<Vec<String>> {
 /// The table, whether or not it is there. Nothing else on the loopback interface may be reached from elsewhere, nor may anything
 /// pretend to come from it, although the kernel then routes such addresses.
 fn render_rules(offered: Ipv4Addr, server: Server, outside: &[String]) -> String {
-    let (family, table) = TABLE;
-    let mut text = format!(
-        "table {family} {table}\ndelete table {family} {table}\ntable {family} {table} {{\n"
-    );
+    let mut text = render_head("ip");
     text.push_str(
         "\tchain guard {\n\t\ttype filter hook prerouting priority raw; policy accept;\n\
          \t\tiifname != \"lo\" ip daddr 127.0.0.0/8 drop\n\
@@ -153,6 +164,27 @@ fn render_rules(offered: Ipv4Addr, server: Server, outside: &[String]) -> String
     }
     text.push_str("}\n");
     text
+}
+
+/// The table of the other family: who asks from outside is not answered.
+fn render_guard(offered: Ipv6Addr, outside: &[String]) -> String {
+    let mut text = render_head("ip6");
+    text.push_str("\tchain guard {\n\t\ttype filter hook input priority 0; policy accept;\n");
+    for name in outside {
+        for protocol in ["udp", "tcp"] {
+            let _ = writeln!(
+                text,
+                "\t\tiifname \"{name}\" ip6 daddr {offered} {protocol} dport 53 drop"
+            );
+        }
+    }
+    text.push_str("\t}\n}\n");
+    text
+}
+
+/// The beginning of a table that takes the place of what there is.
+fn render_head(family: &str) -> String {
+    format!("table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n")
 }
 
 /// Finds the ports on which somebody listens on the address, in the network namespace of the caller.

@@ -14,11 +14,15 @@ use super::Log;
 use super::folder::{Folder, Incoming, Key, Origin, Tag, Tagged};
 use super::http::{Head, Request};
 use super::question::{Digest, Question, Reference};
+use super::room::{Gone, Patience, is_full};
 use super::upstream::{Found, NotFound, Registries};
 
-/// How long a node waits for another that is fetching the same.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Longer than a registry may be silent; and less than the five minutes after which containerd gives up a pull of which nothing comes.
+const PATIENCE: Patience =
+    Patience { quiet: Duration::from_secs(90), longest: Duration::from_secs(240) };
 const BUFFER: usize = 64 << 10;
+/// What a few small files need.
+const LITTLE: u64 = 16 << 10;
 /// What is said of the content of an answer.
 const DIGEST: &str = "Docker-Content-Digest";
 const MEDIA: &str = "Content-Type";
@@ -64,7 +68,7 @@ impl Cache {
                     request,
                     question,
                     upstreams,
-                    key: Key::of(question, upstreams),
+                    key: Key::of(question, upstreams, &self.config.cluster),
                     accept: request.all("accept").map(str::to_owned).collect(),
                 };
                 return match &question.reference {
@@ -126,7 +130,7 @@ impl Exchange<'_> {
     /// Keeps what a registry said of a tag. That it may be had is said by who sends it.
     fn learn(&self, tagged: &Tagged, tag: &str) {
         if Digest::parse(&tagged.digest).is_some() {
-            let kept = self.folder.keep_tag(self.label(tag), tagged);
+            let kept = self.with_room(LITTLE, || self.folder.keep_tag(self.label(tag), tagged));
             self.tell(kept, "what is known of it is not kept");
         }
     }
@@ -196,7 +200,8 @@ impl Exchange<'_> {
 
     /// Gets it from a registry, unless another node did and the registry says that we may have it, too.
     fn fetch(&self, digest: &Digest, stream: &mut TcpStream) -> io::Result<bool> {
-        let incoming = match self.folder.receive(digest, PATIENCE) {
+        let incoming = self.with_room(LITTLE, || self.folder.receive(digest, PATIENCE));
+        let incoming = match incoming {
             Ok(incoming) => Some(incoming),
             Err(why) => {
                 self.cache.log(&format!("{} is not kept: {why}", self.question));
@@ -261,7 +266,10 @@ impl Exchange<'_> {
             let bytes = &buffer[..count];
             size += count;
             hasher.update(bytes);
-            let kept = incoming.as_mut().map_or(Ok(()), |incoming| incoming.write(bytes));
+            let rest = length.map_or(0, |length| length.saturating_sub(size as u64));
+            let kept = incoming.as_mut().map_or(Ok(()), |incoming| {
+                self.with_room(rest + count as u64, || incoming.write(bytes))
+            });
             if kept.is_err() {
                 incoming = None;
                 self.tell(kept, "it is not kept");
@@ -278,15 +286,38 @@ impl Exchange<'_> {
     }
 
     fn keep(&self, incoming: &Incoming, digest: &Digest, origin: &Origin, media: &str) {
-        let kept = self.folder.keep(incoming, digest);
-        let kept = kept.and_then(|()| self.folder.keep_origin(origin, digest));
-        let kept = kept.and_then(|()| self.allow(digest, media));
-        match kept.and_then(|()| self.folder.shrink(self.cache.config.size.0)) {
-            Ok(0) => {}
-            Ok(count) => {
-                self.cache.log(&format!("{count} were removed that were not used for long"))
-            }
+        let kept = self.with_room(LITTLE, || self.folder.keep(incoming, digest));
+        let kept =
+            kept.and_then(|()| self.with_room(LITTLE, || self.folder.keep_origin(origin, digest)));
+        let kept = kept.and_then(|()| self.with_room(LITTLE, || self.allow(digest, media)));
+        match kept.and_then(|()| self.folder.fit(self.cache.config.size.0)) {
+            Ok(gone) => self.tell_of(gone),
             Err(error) => self.tell(Err(error), "it is not kept"),
+        }
+    }
+
+    /// Does something that needs so much room. Where there is none, room is made, and it is done once more.
+    fn with_room<T>(&self, needed: u64, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let full = match work() {
+            Err(error) if is_full(&error) => error,
+            done => return done,
+        };
+        match self.folder.make_room(needed) {
+            Ok(Gone { bytes: 0, .. }) => Err(full),
+            Ok(gone) => {
+                self.tell_of(gone);
+                work()
+            }
+            Err(error) => {
+                self.tell(Err(error), "no room can be made");
+                Err(full)
+            }
+        }
+    }
+
+    fn tell_of(&self, Gone { blobs, .. }: Gone) {
+        if blobs > 0 {
+            self.cache.log(&format!("{blobs} were removed that were not used for long"));
         }
     }
 

@@ -15,8 +15,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::time::{Duration, SystemTime};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::time::SystemTime;
 
 use bivouac_spec::ClusterName;
 use bivouac_spec::node::Upstream;
@@ -26,6 +26,8 @@ use serde::{Deserialize, Serialize};
 
 use super::owner::{Owner, no_folder};
 use super::question::{Digest, Kind, Question};
+use super::room::{self, Patience};
+use super::trust::Trust;
 
 /// The folder.
 #[derive(Debug, Clone)]
@@ -34,11 +36,11 @@ pub(super) struct Folder {
     pub(super) owner: Owner,
 }
 
-/// Who may have what: those who ask the same registries, as the same users, for the same image.
+/// Who may have what: those who ask the same registries, verified by the same, as the same users, for the same image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key(String);
 
-/// Who sends what: the API that is asked, and the registry that it is asked for, because some mirrors ask others.
+/// Who sends what: the API that is asked, what makes sure of it, and the registry that it is asked for, because some mirrors ask others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin(String);
 
@@ -62,20 +64,24 @@ pub(super) struct Tagged {
 #[derive(Debug)]
 pub(super) struct Incoming {
     file: File,
+    /// How much of it there is.
+    size: u64,
     path: Utf8PathBuf,
     lock: FileLock,
     owner: Owner,
 }
 
 impl Key {
-    pub(super) fn of(question: &Question, upstreams: &[Upstream]) -> Self {
-        Self(hash(&(&question.registry, &question.name, upstreams)))
+    pub(super) fn of(question: &Question, upstreams: &[Upstream], cluster: &ClusterName) -> Self {
+        let trust = |one: &Upstream| Trust::of(one, one.url.as_deref(), cluster);
+        let trusts: Vec<Trust> = upstreams.iter().map(trust).collect();
+        Self(hash(&(&question.registry, &question.name, upstreams, trusts)))
     }
 }
 
 impl Origin {
-    pub(super) fn of(api: &str, registry: &str) -> Self {
-        Self(hash(&(api, registry)))
+    pub(super) fn of(api: &str, registry: &str, trust: &Trust) -> Self {
+        Self(hash(&(api, registry, trust)))
     }
 }
 
@@ -160,17 +166,16 @@ impl Folder {
     }
 
     /// Begins to fetch, or waits until whoever does so has ended: then it may be there.
-    pub(super) fn receive(&self, digest: &Digest, patience: Duration) -> Result<Incoming, String> {
-        let failed = |error: io::Error| error.to_string();
-        let _acting = self.owner.act().map_err(failed)?;
+    pub(super) fn receive(&self, digest: &Digest, patience: Patience) -> io::Result<Incoming> {
+        let _acting = self.owner.act()?;
         let folder = self.root.join("incoming");
-        ensure(&folder).map_err(failed)?;
+        ensure(&folder)?;
         let path = |end: &str| folder.join(format!("{}.{end}", digest.digits()));
-        let lock = FileLock::acquire(path("lock"), "fetch", patience);
-        let lock = lock.map_err(|error| format!("{error}: {}", error.cause()))?;
-        let path = path("part");
-        let file = create(&path).map_err(failed)?;
-        Ok(Incoming { file, path, lock, owner: self.owner })
+        let (lock, path) = (path("lock"), path("part"));
+        let size = || path.symlink_metadata().map_or(0, |metadata| metadata.len());
+        let lock = room::wait(&lock, patience, size)?;
+        let file = create(&path)?;
+        Ok(Incoming { file, size: 0, path, lock, owner: self.owner })
     }
 
     /// Puts what was fetched in its place.
@@ -225,8 +230,11 @@ impl Tagged {
 }
 
 impl Incoming {
+    /// Adds these. Where that fails, nothing counts of them, and it can be tried again.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
+        self.file.write_all_at(bytes, self.size)?;
+        self.size += bytes.len() as u64;
+        Ok(())
     }
 }
 
@@ -269,8 +277,12 @@ fn ensure(path: &Utf8Path) -> io::Result<()> {
 #[cfg(test)]
 pub(super) mod tests {
     use std::os::unix::fs::symlink;
+    use std::time::Duration;
 
     use super::*;
+
+    pub(in crate::image_cache) const NOT: Patience =
+        Patience { quiet: Duration::ZERO, longest: Duration::ZERO };
 
     pub(in crate::image_cache) fn folder() -> (tempfile::TempDir, Utf8PathBuf, Folder) {
         let temporary = tempfile::tempdir().unwrap();
@@ -283,7 +295,7 @@ pub(super) mod tests {
 
     pub(in crate::image_cache) fn put(folder: &Folder, content: &[u8]) -> Digest {
         let digest = Digest::of(content);
-        let mut incoming = folder.receive(&digest, Duration::ZERO).unwrap();
+        let mut incoming = folder.receive(&digest, NOT).unwrap();
         incoming.write(content).unwrap();
         folder.keep(&incoming, &digest).unwrap();
         digest
@@ -296,15 +308,15 @@ pub(super) mod tests {
     pub(in crate::image_cache) fn key(authorization: Option<&str>) -> Key {
         let authorization = authorization.map(|it| bivouac_spec::node::Content(it.to_owned()));
         let own = Upstream { url: None, authorization, authorities: None, insecure: false };
-        Key::of(&question(), &[own])
+        Key::of(&question(), &[own], &"one".parse().unwrap())
     }
 
     #[test]
     fn one_fetches_and_others_wait_for_it() {
         let (_temporary, root, folder) = folder();
         let digest = Digest::of(b"layer");
-        let incoming = folder.receive(&digest, Duration::ZERO).unwrap();
-        assert!(folder.receive(&digest, Duration::ZERO).unwrap_err().contains("fetch"));
+        let incoming = folder.receive(&digest, NOT).unwrap();
+        assert!(folder.receive(&digest, NOT).unwrap_err().to_string().contains("fetch"));
         drop(incoming);
         assert!(folder.blob(&digest).is_none(), "half of it is nothing");
         put(&folder, b"layer");
@@ -322,11 +334,12 @@ pub(super) mod tests {
         assert_eq!(media(key(None), Kind::Blob), None);
         assert_eq!(media(key(Some("Basic eA==")), Kind::Manifest), None);
 
-        let origin = Origin::of("http://mirror.test/v2", "a.test");
+        let mirror = |registry| Origin::of("https://m.test/v2", registry, &Trust::Everybody);
+        let origin = mirror("a.test");
         folder.keep_origin(&origin, &digest).unwrap();
         assert!(folder.is_from(&origin, &digest));
         assert!(!folder.is_from(&origin, &Digest::of(b"y")));
-        let other = Origin::of("http://mirror.test/v2", "evil.test");
+        let other = mirror("evil.test");
         assert!(!folder.is_from(&other, &digest), "the mirror asks somebody else for these");
     }
 
@@ -352,7 +365,7 @@ pub(super) mod tests {
         }
         let digest = put(&folder, b"x");
         folder.allow(&key(None), &question(), &digest, "text/plain").unwrap();
-        folder.keep_origin(&Origin::of("a", "b"), &digest).unwrap();
+        folder.keep_origin(&Origin::of("a", "b", &Trust::Everybody), &digest).unwrap();
         assert!(folder.media(&key(None), Kind::Manifest, &digest).is_some());
     }
 
@@ -365,7 +378,8 @@ pub(super) mod tests {
         assert!(Folder::open(&outside.join("link")).is_err());
         fs::remove_dir(root.join("incoming")).unwrap();
         symlink(&outside, root.join("incoming")).unwrap();
-        assert!(folder.receive(&Digest::of(b"x"), Duration::ZERO).unwrap_err().contains("folder"));
+        let error = folder.receive(&Digest::of(b"x"), NOT).unwrap_err();
+        assert!(error.to_string().contains("folder"), "{error}");
         assert!(Folder::open(&root).is_err());
     }
 }

@@ -16,7 +16,8 @@
 //! Who may have what is decided by registries: a node gets from here what a registry gave to a node that asked in the same way (the same
 //! mirrors, the same user and password), and all else after a registry said that it may (a `HEAD` with the node's own password). Only a
 //! registry that once sent it is believed: any other may say yes to what it never had, and is asked for the whole of it. What
-//! those with a pod's own password pull does not come through here, because containerd does not tell it.
+//! those with a pod's own password pull does not come through here, because containerd does not tell it. Who a registry is must be
+//! [verified][trust] for that: what came unverified is for nodes of the same cluster only.
 //!
 //! Nothing breaks by it: with any answer that is no success containerd goes on to the registry itself, and nothing that is served differs
 //! unseen from what its name says, since containerd checks it. It is synchronous: a thread for each connection of one containerd.
@@ -28,7 +29,9 @@ mod http;
 mod login;
 mod owner;
 mod question;
+mod room;
 mod tidy;
+mod trust;
 mod upstream;
 
 #[cfg(test)]
@@ -95,7 +98,7 @@ pub fn image_cache(
     };
     let listener = TcpListener::bind(listen).map_err(cannot)?;
     log(&format!("listens at {}", listener.local_addr().map_err(cannot)?));
-    let registries = Registries::new(Proxies::of_environment());
+    let registries = Registries::new(config.cluster.clone(), Proxies::of_environment());
     let cache = Cache { config, folder: folder.ok(), registries, log: Arc::new(log) };
     // The agent starts it again then.
     Err(cannot(accept(&listener, &Arc::new(cache))))

@@ -71,10 +71,9 @@ pub(super) fn no_folder(path: &Utf8Path) -> io::Error {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{chown, symlink};
-    use std::time::Duration;
 
     use super::super::folder::Folder;
-    use super::super::folder::tests::{folder, put};
+    use super::super::folder::tests::{NOT, folder, put};
     use super::super::question::Digest;
     use super::*;
 
@@ -101,7 +100,7 @@ mod tests {
         for end in ["lock", "part"] {
             let link = root.join(format!("incoming/{}.{end}", digest.digits()));
             symlink(&precious, &link).unwrap();
-            assert!(folder.receive(&digest, Duration::ZERO).is_err(), "{end}");
+            assert!(folder.receive(&digest, NOT).is_err(), "{end}");
             fs::remove_file(&link).unwrap();
         }
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");

@@ -1,5 +1,7 @@
 //! Nodes that share a folder, and a registry that counts.
 
+mod full;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -170,8 +172,9 @@ impl Host {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let log = Arc::clone(&self.log);
+        let cluster: bivouac_spec::ClusterName = cluster.parse().unwrap();
         let config = ImageCache {
-            cluster: cluster.parse().unwrap(),
+            cluster: cluster.clone(),
             size: Bytes(1 << 20),
             token: Content(TOKEN.to_owned()),
             registries,
@@ -179,7 +182,7 @@ impl Host {
         let cache = Cache {
             config,
             folder: Some(Folder::open(&self.folder).unwrap()),
-            registries: Registries::default(),
+            registries: Registries::new(cluster, Proxies::default()),
             log: Arc::new(move |line| locked(&log).push(line.to_owned())),
         };
         std::thread::spawn(move || accept(&listener, &Arc::new(cache)));
@@ -357,8 +360,12 @@ fn a_tag_is_what_it_was_for_the_same_cluster() {
     // In the other cluster, the name may lead to another registry.
     assert_eq!(ask(two, "HEAD", "manifests/1", "").0, 502);
     pull(one);
+    // Nothing says that it was the same registry that sent the manifest: this is plain HTTP.
     let manifest = format!("manifests/{}", Digest::of(MANIFEST));
-    assert_eq!(ask(two, "GET", &manifest, "").2, MANIFEST, "a digest is the same everywhere");
+    assert_eq!(ask(two, "GET", &manifest, "").0, 502);
+    registry.is(Mood::Open);
+    assert_eq!(ask(two, "GET", &manifest, "").2, MANIFEST);
+    assert_eq!(registry.sent(), 3, "{:?}", locked(&registry.asked));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::folder::{Folder, Tagged};
 use super::owner::{Owner, no_folder};
 use super::question::Digest;
+use super::room::Gone;
 
 /// What may be just about to be used is left alone for this time.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
@@ -18,8 +19,10 @@ const FRESH: Duration = Duration::from_secs(24 * 3600);
 const ATTEMPTS: usize = 10;
 
 impl Folder {
-    /// Removes what was not used for the longest time until all of it fits; how many went.
-    pub(super) fn shrink(&self, size: u64) -> io::Result<usize> {
+    /// Removes what nobody is fetching any more, and then what was not used for the longest time, until all is as small as it is to be
+    /// when so much is used.
+    pub(super) fn tidy(&self, limit: impl FnOnce(u64) -> io::Result<u64>) -> io::Result<Gone> {
+        let left = self.clear()?;
         let _acting = self.owner.act()?;
         let mut blobs = Vec::new();
         for path in entries(&self.root.join("blobs"))? {
@@ -28,20 +31,29 @@ impl Folder {
             let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             blobs.push((used, metadata.len(), path));
         }
-        let (mut total, mut gone) = (blobs.iter().map(|(_, size, _)| size).sum::<u64>(), 0);
+        let used = blobs.iter().map(|(_, size, _)| size).sum::<u64>();
+        let (size, mut gone) = (limit(used)?, Gone::default());
         blobs.sort_unstable();
         for (_, length, path) in blobs {
-            if total <= size {
+            if used - gone.bytes <= size {
                 break;
             }
             let _ = fs::remove_file(path);
-            (total, gone) = (total.saturating_sub(length), gone + 1);
+            gone = Gone { blobs: gone.blobs + 1, bytes: gone.bytes + length };
         }
-        left(&self.root)?.iter().for_each(Left::remove);
-        if gone > 0 {
+        if gone.blobs > 0 {
             self.sweep()?;
         }
-        Ok(gone)
+        Ok(Gone { bytes: gone.bytes + left.bytes, ..gone })
+    }
+
+    /// Removes what nobody is fetching any more.
+    pub(super) fn clear(&self) -> io::Result<Gone> {
+        let _acting = self.owner.act()?;
+        let left = left(&self.root)?;
+        let bytes = left.iter().map(Left::size).sum();
+        left.iter().for_each(Left::remove);
+        Ok(Gone { blobs: 0, bytes })
     }
 
     /// Removes what is said of blobs that went. Whoever writes at this moment writes once more.
@@ -231,10 +243,15 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::super::folder::tests::{folder, key, put, question};
+    use super::super::folder::tests::{NOT, folder, key, put, question};
     use super::super::folder::{Origin, Tag};
     use super::super::question::Kind;
+    use super::super::trust::Trust;
     use super::*;
+
+    fn shrink(folder: &Folder, size: u64) -> usize {
+        folder.tidy(|_| Ok(size)).unwrap().blobs
+    }
 
     fn is_old(path: &Utf8Path) {
         let file = fs::File::open(path).unwrap();
@@ -251,7 +268,7 @@ mod tests {
             file.set_modified(SystemTime::now() - age).unwrap();
         }
         assert!(folder.blob(&digests[2]).is_some(), "it is used now");
-        assert_eq!(folder.shrink(4).unwrap(), 1);
+        assert_eq!(shrink(&folder, 4), 1);
         let there = digests.each_ref().map(|digest| folder.blob(digest).is_some());
         assert_eq!(there, [true, false, true]);
     }
@@ -262,7 +279,7 @@ mod tests {
         let (old, new) = (put(&folder, b"old"), put(&folder, b"new"));
         is_old(&folder.blob_path(&old));
         let (only, both) = (key(None), key(Some("Basic eA==")));
-        let (gone, stays) = (Origin::of("gone", "a"), Origin::of("stays", "a"));
+        let [gone, stays] = ["gone", "stays"].map(|api| Origin::of(api, "a", &Trust::Everybody));
         for (key, digest) in [(&only, &old), (&both, &old), (&both, &new)] {
             folder.allow(key, &question(), digest, "a/b").unwrap();
         }
@@ -276,7 +293,7 @@ mod tests {
         for tag in entries(&root.join("rights")).unwrap() {
             entries(&tag.join("tags/one")).unwrap().iter().for_each(|path| is_old(path));
         }
-        assert_eq!(folder.shrink(3).unwrap(), 1);
+        assert_eq!(shrink(&folder, 3), 1);
 
         assert_eq!(folder.media(&both, Kind::Manifest, &new).as_deref(), Some("a/b"));
         assert_eq!(folder.media(&both, Kind::Manifest, &old), None);
@@ -292,18 +309,19 @@ mod tests {
         let (_temporary, root, folder) = folder();
         let digest = put(&folder, b"x");
         folder.allow(&key(None), &question(), &digest, "text/plain").unwrap();
-        folder.keep_origin(&Origin::of("a", "b"), &digest).unwrap();
+        let origin = Origin::of("a", "b", &Trust::Everybody);
+        folder.keep_origin(&origin, &digest).unwrap();
         // One was killed, and one is at it.
         let name = |content: &[u8]| format!("incoming/{}.part", Digest::of(content).digits());
         fs::write(root.join(name(b"killed")), "half").unwrap();
-        let mut incoming = folder.receive(&Digest::of(b"alive"), Duration::ZERO).unwrap();
+        let mut incoming = folder.receive(&Digest::of(b"alive"), NOT).unwrap();
         incoming.write(b"al").unwrap();
 
         let usage = CacheUsage { images: vec!["a.test/team/a".to_owned()], blobs: 1, size: 5 };
         assert_eq!(cache_usage(&root).unwrap(), usage);
         assert_eq!(empty_cache(&root).unwrap(), usage);
         assert_eq!(cache_usage(&root).unwrap(), CacheUsage::default());
-        assert!(!folder.is_from(&Origin::of("a", "b"), &digest));
+        assert!(!folder.is_from(&origin, &digest));
         assert!(root.join(name(b"alive")).exists() && !root.join(name(b"killed")).exists());
         drop(incoming);
         assert_eq!(entries(&root.join("incoming")).unwrap().len(), 0);
@@ -315,7 +333,7 @@ mod tests {
         let (_temporary, root, folder) = folder();
         fs::write(root.join("incoming/killed.part"), "half").unwrap();
         fs::write(root.join("incoming/early.lock"), "").unwrap();
-        assert_eq!(folder.shrink(1).unwrap(), 0);
+        assert_eq!(folder.tidy(|_| Ok(1)).unwrap(), Gone { blobs: 0, bytes: 4 });
         assert_eq!(entries(&root.join("incoming")).unwrap().len(), 0);
     }
 

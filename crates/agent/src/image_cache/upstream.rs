@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use bivouac_spec::ClusterName;
 use bivouac_spec::node::Upstream;
 use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
@@ -11,6 +12,7 @@ use super::client::{Clients, Proxies};
 use super::folder::Origin;
 use super::login::{Challenge, Granted, Purpose, Tokens};
 use super::question::Question;
+use super::trust::Trust;
 
 /// The name of Docker's registry, and where its API is.
 const HUB: (&str, &str) = ("docker.io", "https://registry-1.docker.io/v2");
@@ -66,16 +68,16 @@ impl Verdict {
     }
 }
 
-/// All registries.
-#[derive(Default)]
+/// All registries, for the nodes of a cluster.
 pub(super) struct Registries {
+    cluster: ClusterName,
     clients: Clients,
     tokens: Tokens,
 }
 
 impl Registries {
-    pub(super) fn new(proxies: Proxies) -> Self {
-        Self { clients: Clients::new(proxies), tokens: Tokens::default() }
+    pub(super) fn new(cluster: ClusterName, proxies: Proxies) -> Self {
+        Self { cluster, clients: Clients::new(proxies), tokens: Tokens::default() }
     }
 
     /// Asks one after another until one has it.
@@ -92,7 +94,9 @@ impl Registries {
             let name = api.as_deref().map_or(question.registry.as_str(), host);
             match asked {
                 Ok(answer) if answer.status().is_success() => {
-                    let origin = Origin::of(&api.unwrap_or_default(), &question.registry);
+                    let trust = Trust::of(upstream, api.as_deref(), &self.cluster);
+                    let origin =
+                        Origin::of(api.as_deref().unwrap_or_default(), &question.registry, &trust);
                     return Ok(Found { answer, origin });
                 }
                 Ok(answer) => {

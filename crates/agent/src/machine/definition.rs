@@ -139,5 +139,5 @@ fn pace(probe: &Probe) -> Pace {
         Check::Socket(_) | Check::File(_) => interval.min(LOOK),
         _ => interval,
     };
-    Pace { first: interval, max: interval, again: true }
+    Pace { first: interval, max: interval, again: probe.since().is_none() }
 }

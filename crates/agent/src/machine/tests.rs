@@ -68,6 +68,20 @@ fn what_is_ready_is_asked_slowly_and_given_up_after_three_misses() {
 }
 
 #[test]
+fn what_was_asked_of_a_start_is_not_asked_again() {
+    let probe = serde_json::json!({"check": {"http": {"request": {"method": "GET", "url": "http://a/"},
+        "expect": {"json": {"select": "$", "atLeast": 1, "what": "reports", "since": "u0"}}}}});
+    let mut config = config(&[(0, vec![]), (3, vec![0])]);
+    config.conditions[0].probe = serde_json::from_value(probe).unwrap();
+    let mut world = World::new(&config);
+    world.give(Event::Begin);
+    let (unit, round) = world.open.pop().unwrap();
+    world.give(Event::Answered { unit, round, answer: Answer::Yes });
+    assert_eq!(world.machine.phase(), NodePhase::Usable);
+    assert_eq!(world.machine.deadline(), None);
+}
+
+#[test]
 fn a_task_is_tried_again_at_growing_intervals_until_it_gets_further() {
     let mut world = World::new(&config(&[(2, vec![])]));
     world.give(Event::Begin);

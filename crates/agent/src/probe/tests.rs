@@ -130,11 +130,12 @@ fn http_answers_are_judged_and_connections_kept() {
     let request = HttpRequest::get(format!("http://{address}/x"));
     let wanted = |at_least| Expect {
         status: Vec::new(),
-        json: Some(JsonExpect {
+        json: Some(Box::new(JsonExpect {
             select: "$.items[?@.ready == true]".into(),
             at_least,
             what: "nodes are Ready".into(),
-        }),
+            since: None,
+        })),
     };
     let try_with = |expect| ask(&probe(Check::Http { request: request.clone(), expect }), &tools);
     assert_eq!(try_with(Expect::success()), Ok(()));
@@ -143,6 +144,24 @@ fn http_answers_are_judged_and_connections_kept() {
     let expect = Expect { status: vec![201, 409], json: None };
     assert_eq!(try_with(expect).unwrap_err(), "HTTP 200");
     assert_eq!(connections.load(Ordering::SeqCst), 1, "one connection for all tries");
+}
+
+#[test]
+fn a_moment_in_a_query_leaves_out_what_was_before() {
+    let reported = r#"HTTP/1.1 200 OK
+content-length: 60
+
+{"conditions": [{"heartbeat": "2026-11-21T22:44:05Z"}]}     "#;
+    let reported: &'static str = reported.replace('\n', "\r\n").leak();
+    let (address, _) = serve(local(), |stream| stream, reported);
+    let select = r#"$.conditions[?@.heartbeat >= "{since}"]"#;
+    let expect = Expect::json(select, 1, "nodes have reported").since("kubelet");
+    let check = Check::Http { request: HttpRequest::get(format!("http://{address}/")), expect };
+    let question = probe(check);
+    assert_eq!(question.since(), Some("kubelet"));
+    let at = |moment| ask(&question.clone().since_moment(moment), &Tools::default());
+    assert_eq!(at("2026-11-21T22:44:05Z"), Ok(()));
+    assert_eq!(at("2026-11-21T22:44:06Z").unwrap_err(), "0 of 1 nodes have reported");
 }
 
 #[test]

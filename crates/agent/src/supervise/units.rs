@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bivouac_spec::node::{Probe, Run};
 use bivouac_sys::process::PidFd;
+use jiff::Timestamp;
 
 use super::{Supervisor, service};
+use crate::clock;
 use crate::logs::Log;
 use crate::machine::{Answer, Definition, Effect, Event, UnitId};
 use crate::probe::ask;
@@ -20,6 +23,32 @@ pub(super) struct Companion {
     log: Option<Arc<Log>>,
     /// Limits that the process of a service did not get.
     pub(super) shortfalls: Vec<String>,
+    /// When the process of a service was started last.
+    started: Option<Start>,
+}
+
+/// When something was started.
+#[derive(Clone, Copy)]
+struct Start {
+    wall: Timestamp,
+    steady: Instant,
+}
+
+impl Start {
+    fn now() -> Self {
+        Self { wall: Timestamp::now(), steady: Instant::now() }
+    }
+
+    /// The moment for what was said since. Who sets the clock back lets others say earlier moments from then on; of what was said before it
+    /// was set forward, the moments are still those of then.
+    fn moment(self) -> Timestamp {
+        self.moment_at(Timestamp::now(), Instant::now())
+    }
+
+    fn moment_at(self, wall: Timestamp, steady: Instant) -> Timestamp {
+        let elapsed = steady.saturating_duration_since(self.steady);
+        wall.checked_sub(elapsed).map_or(self.wall, |moment| moment.min(self.wall))
+    }
 }
 
 /// How a unit is asked.
@@ -94,9 +123,10 @@ impl Supervisor {
             Definition::Condition(condition) => (Some(asked(&condition.probe)), None),
         };
         let before = self.companions.remove(&unit);
-        let shortfalls = before.map_or_else(Vec::new, |before| before.shortfalls);
+        let (shortfalls, started) =
+            before.map_or_else(Default::default, |before| (before.shortfalls, before.started));
         let name = definition.name().to_owned();
-        self.companions.insert(unit, Companion { name, question, log, shortfalls });
+        self.companions.insert(unit, Companion { name, question, log, shortfalls, started });
     }
 
     fn cancel(&self, unit: UnitId) {
@@ -114,6 +144,7 @@ impl Supervisor {
             let how = "is no service".to_owned();
             return Event::Ended { unit, how, last_line: None };
         };
+        companion.started = Some(Start::now());
         match service::start(service, companion.log.as_ref(), &self.tools.processes) {
             Ok(pid) => {
                 self.logs.note(&format!("{}: started as process {pid}", service.name));
@@ -129,14 +160,24 @@ impl Supervisor {
         }
     }
 
+    /// The probe as it is asked now: it may be about a service since that started.
+    fn since(&self, probe: &Arc<Probe>) -> Result<Arc<Probe>, String> {
+        let Some(service) = probe.since() else { return Ok(Arc::clone(probe)) };
+        let unit = self.machine.service(service);
+        let started = unit.and_then(|unit| self.companions.get(&unit)?.started);
+        let started = started.ok_or_else(|| format!("{service} was not started yet"))?;
+        Ok(Arc::new(Probe::clone(probe).since_moment(&clock::moment(started.moment()))))
+    }
+
     fn ask(&self, unit: UnitId, round: u32) {
         let (tools, sender) = (self.tools.clone(), self.inbox.sender());
         match self.companions.get(&unit).and_then(|one| one.question.as_ref()) {
             None => sender.send(Event::Answered { unit, round, answer: Answer::Yes }),
             Some(Question::Probe(probe)) => {
-                let probe = Arc::clone(probe);
+                let probe = self.since(probe);
                 self.pool.run(move || {
-                    let answer = ask(&probe, &tools).map_or_else(Answer::not_yet, |()| Answer::Yes);
+                    let answer = probe.and_then(|probe| ask(&probe, &tools));
+                    let answer = answer.map_or_else(Answer::not_yet, |()| Answer::Yes);
                     sender.send(Event::Answered { unit, round, answer });
                 });
             }
@@ -149,5 +190,24 @@ impl Supervisor {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_moment_of_a_start_is_none_that_the_clock_has_yet_to_reach() {
+        let start = Start::now();
+        let later = start.steady + Duration::from_secs(60);
+        let set_by = |hours: i64| {
+            let wall =
+                start.wall + Duration::from_secs(60) + jiff::SignedDuration::from_hours(hours);
+            start.moment_at(wall, later) - jiff::SignedDuration::from_hours(hours.min(0))
+        };
+        assert_eq!([-1, 0, 1].map(set_by), [start.wall; 3]);
     }
 }

@@ -62,7 +62,8 @@ pub(crate) fn run(tests: &[(&'static str, Test)]) -> ExitCode {
     if let Some(root) = std::env::var_os(RESTORE) {
         let root = Utf8Path::from_path(root.as_ref()).unwrap();
         let size = std::env::args().nth(1).map(|size| size.parse().unwrap());
-        let request = RestoreRequest { paths: vec![root.join("data")], size };
+        let folder = std::env::args().nth(2).unwrap_or_else(|| "data".to_owned());
+        let request = RestoreRequest { paths: vec![root.join(folder)], size };
         return bivouac_agent::restore(&options(root).places, &request);
     }
     let trials = tests.iter().copied().map(|(name, test)| {

@@ -293,7 +293,7 @@ pub struct Load {
     /// The cluster.
     #[command(flatten)]
     pub chosen: Chosen,
-    /// A docker or OCI archive, an OCI layout folder, or the name of an image of the Docker engine on this machine.
+    /// A docker or OCI archive, an OCI layout folder, or the name of an image of the container engine that the `docker` command would use.
     #[arg(required = true, value_name = "IMAGE|ARCHIVE", value_hint = ValueHint::FilePath)]
     pub images: Vec<String>,
     /// How the result is written.
@@ -444,6 +444,9 @@ pub struct Bench {
     /// How often.
     #[arg(long, short = 'n', default_value_t = 5)]
     pub runs: u32,
+    /// What the cluster is called in place of `bench`, so that tests leave one of that name alone.
+    #[arg(long, hide = true, value_name = "NAME", default_value = "bench")]
+    pub name: ClusterName,
     /// How the result is written.
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Format,

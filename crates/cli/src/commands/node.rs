@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use bivouac_engine::ImageChoice;
+use bivouac_plan::refuse_no_keeper;
 use bivouac_spec::cluster::{Locations, Role, validate};
 use bivouac_spec::{Cluster, ClusterName, Problem, Problems};
 use bivouac_stacks::Drain;
@@ -56,6 +57,7 @@ impl Asked<'_> {
         let existing = choose(global, self.cluster).await?;
         let applied = &existing.known()?.applied;
         let cluster = changed(&applied.cluster, applied.completed.as_deref(), change)?;
+        Problems::check(refuse_no_keeper(&applied.cluster, &cluster).into_iter().collect())?;
         Problems::check(validate(&cluster, &Locations::default()))?;
         if dry_run {
             let planned = Planned { cluster: &cluster, node_image: ImageChoice::Own };

@@ -1,6 +1,7 @@
 //! `bivouac plan`
 
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use bivouac_engine::{ImageChoice, PrepareRequest, prepare};
 use bivouac_plan::{Action, Plan};
@@ -51,6 +52,7 @@ pub async fn show_plan(
         images: &StoreImages::of(global, &cluster.spec.stack),
         state: &state,
         node_image: planned.node_image,
+        now: SystemTime::now(),
     };
     // What stops it before anything is planned is a plan that refuses, for whoever reads documents.
     let plan = prepare(&request).await.map_or_else(

@@ -40,7 +40,8 @@ fn say(text: &str) -> Result<ExitCode, Problems> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The unit: starts all clusters, and stops them in order when the machine stops.
+/// The unit: starts all clusters, and stops them in order when the machine stops. Its nodes are processes of it. systemd would end them with
+/// the others when one cluster cannot be started, were it not told to leave all but its own command alone.
 fn unit(global: &Global) -> Result<String, Problem> {
     let (binary, state, store) = (home::own_binary()?, &global.state_dir, &global.store);
     let cache = &global.image_cache;
@@ -61,6 +62,7 @@ fn unit(global: &Global) -> Result<String, Problem> {
          ExecStop={bivouac} stop --all\n\
          TimeoutStartSec=15min\n\
          TimeoutStopSec=2min\n\
+         KillMode=process\n\
          \n\
          [Install]\n\
          WantedBy=multi-user.target\n"

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bivouac_engine::kubeconfig::UserFile;
 use bivouac_engine::{ClusterState, ImageChoice, PrepareRequest, UpOptions, Upped};
@@ -97,6 +97,7 @@ pub async fn bring_up_with(global: &Global, asked: BringUp<'_>) -> Result<Shown,
         images: &StoreImages::of(global, &cluster.spec.stack),
         state: &state,
         node_image,
+        now: SystemTime::now(),
     };
     let options = UpOptions {
         agent: home::own_binary()?,

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bivouac_engine::Archive;
-use bivouac_image::{Error, normalize};
+use bivouac_image::Error;
 use camino::Utf8Path;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -59,43 +59,10 @@ impl AsyncRead for Packed {
     }
 }
 
-/// An image of the engine at `docker_host` where that is a socket of this machine, or else at the usual one. Asks in HTTP/1.0, so
-/// that the body of the answer is neither chunked nor longer than the connection.
-pub async fn of_engine(name: &str, docker_host: Option<&str>) -> Result<Archive, Error> {
-    // Checks the name too, before it becomes part of a request.
-    normalize(name)?;
-    let socket = docker_host.and_then(|host| host.strip_prefix("unix://"));
-    let socket = socket.unwrap_or("/var/run/docker.sock");
-    let no_engine = |source| Error::NoEngine { socket: socket.to_owned(), source };
-    let mut stream = UnixStream::connect(socket).await.map_err(no_engine)?;
-    let request = format!("GET /images/{name}/get HTTP/1.0\r\nHost: docker\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.map_err(no_engine)?;
-    let mut reader = BufReader::with_capacity(1 << 18, stream);
-    let status = line(&mut reader).await.map_err(no_engine)?;
-    while !line(&mut reader).await.map_err(no_engine)?.is_empty() {}
-    match status.split(' ').nth(1) {
-        Some("200") => Ok(Archive { content: Box::new(reader), size: None }),
-        Some("404") => Err(Error::NoSuchImage { name: name.to_owned(), socket: socket.to_owned() }),
-        _ => {
-            let mut text = String::new();
-            // What can be read of an error is enough.
-            let _ = reader.take(4096).read_to_string(&mut text).await;
-            let answer = format!("{status} {}", text.trim());
-            Err(Error::Engine { socket: socket.to_owned(), answer })
-        }
-    }
-}
-
-async fn line(reader: &mut BufReader<UnixStream>) -> io::Result<String> {
-    let mut text = String::new();
-    if reader.take(1 << 16).read_line(&mut text).await? == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(text.trim_end().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     async fn all(mut archive: Archive) -> io::Result<Vec<u8>> {
@@ -128,31 +95,5 @@ mod tests {
         let path = Utf8Path::from_path(folder.path()).unwrap();
         std::os::unix::fs::symlink("nowhere", path.join("index.json")).unwrap();
         all(of_folder(path).unwrap()).await.unwrap_err();
-    }
-
-    #[tokio::test]
-    async fn what_the_engine_says_is_told_and_its_image_comes_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("docker.sock");
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let host = format!("unix://{}", socket.display());
-        let answers = ["HTTP/1.0 200 OK\r\nA: b\r\n\r\nbody", "HTTP/1.0 404 No\r\n\r\n{}"];
-        let server = tokio::spawn(async move {
-            for answer in answers {
-                let (stream, _) = listener.accept().await.unwrap();
-                let mut reader = BufReader::new(stream);
-                assert_eq!(line(&mut reader).await.unwrap(), "GET /images/nginx/get HTTP/1.0");
-                reader.write_all(answer.as_bytes()).await.unwrap();
-            }
-        });
-        let archive = of_engine("nginx", Some(&host)).await.unwrap();
-        assert_eq!(all(archive).await.unwrap(), b"body");
-        let Err(error) = of_engine("nginx", Some(&host)).await else {
-            panic!("it has no such image")
-        };
-        assert_eq!(error.code(), "image.no_such_image");
-        server.await.unwrap();
-        let Err(error) = of_engine("nginx", Some("unix:///nowhere")).await else { panic!() };
-        assert_eq!(error.code(), "image.no_engine");
     }
 }

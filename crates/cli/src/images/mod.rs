@@ -2,7 +2,6 @@
 
 mod archive;
 mod containers;
-mod engine;
 mod steps;
 
 use std::collections::BTreeMap;

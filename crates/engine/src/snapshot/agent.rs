@@ -51,6 +51,8 @@ pub(super) struct Saving {
     stdout: BufReader<Reader>,
     stderr: Option<Reader>,
     exit: BoxFuture<'static, Result<i32, Problem>>,
+    /// About how many bytes there are to copy; 0 where that is not known.
+    pub(super) bytes: u64,
 }
 
 fn command(verb: &str, folders: &[Utf8PathBuf]) -> ExecRequest {
@@ -73,9 +75,10 @@ impl Saving {
         let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
             return Err(refused(node.as_ref(), "its command came without a stream".to_owned()));
         };
-        let mut saving = Self { node, stdin, stdout: BufReader::new(stdout), stderr, exit };
+        let mut saving =
+            Self { node, stdin, stdout: BufReader::new(stdout), stderr, exit, bytes: 0 };
         match saving.hear("to be ready for a pause").await? {
-            Said::Ready {} => Ok(saving),
+            Said::Ready { bytes } => Ok(Self { bytes, ..saving }),
             other => Err(saving.unexpected(&other)),
         }
     }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bivouac_plan::{UpRequest, plan_down, plan_up};
 use bivouac_provider::{ImagePaths, ImageRequest, Node, NodeRequest};
 use bivouac_spec::facts::Survey;
 use bivouac_spec::{NodeConfig, NodeName, ObservedCluster, Problem, Problems};
-use bivouac_stacks::{Change, Keys, Step};
+use bivouac_stacks::{Change, Keys, Shared, Step};
+use camino::Utf8PathBuf;
+use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::{Tally, fill};
@@ -44,7 +45,7 @@ pub(super) fn decide(
     let Found { survey, observed } = found;
     let (cluster, facts) = (request.cluster, &survey.facts);
     let render = state.render_request();
-    let keys = request.stack.ensure_keys(Some(keys), &render, SystemTime::now())?;
+    let keys = request.stack.ensure_keys(Some(keys), &render, request.now)?;
     let configs = request.stack.render(&render, &keys)?;
     let access = request.stack.access(&render, &keys)?;
     let api = Api { node: access.node(), port: access.address().port() };
@@ -91,6 +92,8 @@ pub(super) struct Copying<'a> {
     pub(super) prepared: &'a Prepared,
     /// Where [`bring`] has it.
     pub(super) image: &'a ImagePaths,
+    /// What one node takes from whichever has most of it.
+    pub(super) shared: Option<&'a Shared>,
     /// What makes the data that of this cluster.
     pub(super) steps: &'a [Step],
     /// The nodes that join when the others are there.
@@ -114,6 +117,7 @@ impl Copying<'_> {
             self.reporter.report(Event::NodeStarted { node: node.name().clone() });
         }
         self.fill(&nodes).await?;
+        self.share(&nodes).await?;
         self.run_steps().await?;
         let joins = |request: &&&NodeRequest| self.joining.contains(&request.node);
         let (joining, first): (Vec<&NodeRequest>, Vec<_>) =
@@ -134,7 +138,7 @@ impl Copying<'_> {
         })
     }
 
-    fn go_on(&self) -> Result<(), Problem> {
+    pub(super) fn go_on(&self) -> Result<(), Problem> {
         if self.cancel.is_cancelled() { Err(up_interrupted()) } else { Ok(()) }
     }
 
@@ -166,32 +170,46 @@ impl Copying<'_> {
     /// Puts its data into each node.
     async fn fill(&self, nodes: &[Arc<dyn Node>]) -> Result<(), Problems> {
         self.go_on()?;
-        let (cluster, folders) = (self.snapshot.cluster(), self.request.stack.data());
+        let folders = self.request.stack.data();
         let transfer = Transfer::new(format!("data to {}", count(nodes.len())), self.reporter);
         let tally = Tally::new(&transfer, self.snapshot.size);
-        let filled = nodes.iter().map(|node| {
-            let path = self.snapshots.data(cluster, self.place, node.name());
-            let size = self.snapshot.nodes.get(node.name()).copied();
-            let (folders, tally) = (&folders, &tally);
-            async move {
-                let unknown =
-                    || incomplete(format!("nothing is recorded of {path}"), cluster, self.place);
-                let size = size.ok_or_else(unknown)?;
-                fill(node.as_ref(), folders, (&path, size), tally).await.map_err(|problem| {
-                    if problem.code != "snapshot.damaged" {
-                        return problem;
-                    }
-                    Problem { help: incomplete(String::new(), cluster, self.place).help, ..problem }
-                })
+        let filled =
+            nodes.iter().map(|node| self.fill_one(node.as_ref(), node.name(), &folders, &tally));
+        let filled = self.until_cancelled(futures::future::join_all(filled).map(all_of)).await;
+        transfer.ended(filled.is_ok());
+        filled.map(drop)
+    }
+
+    /// Puts folders of the copy of one node into a node.
+    pub(super) async fn fill_one(
+        &self,
+        node: &dyn Node,
+        of: &NodeName,
+        folders: &[Utf8PathBuf],
+        tally: &Tally<'_>,
+    ) -> Result<(), Problem> {
+        let cluster = self.snapshot.cluster();
+        let path = self.snapshots.data(cluster, self.place, of);
+        let size = self.snapshot.nodes.get(of).copied();
+        let unknown = || incomplete(format!("nothing is recorded of {path}"), cluster, self.place);
+        let size = size.ok_or_else(unknown)?;
+        fill(node, folders, (&path, size), tally).await.map_err(|problem| {
+            if problem.code != "snapshot.damaged" {
+                return problem;
             }
-        });
-        let filled = tokio::select! {
+            Problem { help: incomplete(String::new(), cluster, self.place).help, ..problem }
+        })
+    }
+
+    pub(super) async fn until_cancelled<T, E: From<Problem>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(up_interrupted().into()),
-            filled = futures::future::join_all(filled) => all_of(filled).map(drop),
-        };
-        transfer.ended(filled.is_ok());
-        filled
+            done = work => done,
+        }
     }
 
     /// Runs the steps of each node in their order, and of all nodes at once.

@@ -1,24 +1,21 @@
 //! `fork`: a second cluster from a snapshot of the first, side by side with it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use bivouac_plan::assign_addresses;
 use bivouac_provider::Provider;
 use bivouac_spec::facts::{Applied, ObservedState};
 use bivouac_spec::quantity::Bytes;
 use bivouac_spec::{
-    Addresses, Class, Cluster, ClusterName, NodeName, ObservedCluster, Problem, Problems,
-    SnapshotName,
+    Class, Cluster, ClusterName, Facts, NodeName, ObservedCluster, Problem, Problems, SnapshotName,
 };
 use bivouac_stacks::{Keys, Stack};
-use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use super::copy::{Copying, Found, bring, decide};
 use super::restore::refuse_without_room;
 use super::save::{Source, unknown_cluster, whole_cluster};
-use super::{Place, Snapshot, Snapshots, ports};
+use super::{Place, Snapshot, Snapshots, networks, ports};
 use crate::events::Recording;
 use crate::ground::{other_ground, refuse_elsewhere};
 use crate::images::ImageChoice;
@@ -118,15 +115,18 @@ impl Forking<'_> {
         let Decided { prepared, notes } = decided;
         let render = prepared.state.render_request();
         let steps = stack.fork(&origin.state.applied, &render)?;
+        let shared = stack.fork_shares(&origin.state.applied.cluster);
         for note in notes {
             self.reporter.report(Event::Noted { note });
         }
         let snapshot = match origin.snapshot {
             Some(snapshot) => snapshot,
             None => {
-                let saved = self.save(&origin.state, &snapshots, &place).await?;
+                let ground = &prepared.survey.facts;
+                let saved = self.save(&origin.state, &snapshots, &place, ground).await?;
                 // What was saved may be on the same disk.
-                refuse_without_room(&saved, &request.provider.survey().await?.facts)?;
+                let left = request.provider.survey().await?.facts;
+                refuse_without_room(&self.data(), saved.size, &left)?;
                 saved
             }
         };
@@ -143,6 +143,7 @@ impl Forking<'_> {
             place: &place,
             prepared: &prepared,
             image: &image,
+            shared: shared.as_ref(),
             steps: &steps,
             joining: &joining,
             reporter: self.reporter,
@@ -160,6 +161,7 @@ impl Forking<'_> {
             images: self.request.images,
             state: self.request.state,
             node_image: ImageChoice::Own,
+            now: SystemTime::now(),
         }
     }
 
@@ -249,7 +251,7 @@ impl Forking<'_> {
         }
         self.refuse_without_memory(&origin.state, &observed, survey.facts.memory).await?;
         if let Some(snapshot) = &origin.snapshot {
-            refuse_without_room(snapshot, &survey.facts)?;
+            refuse_without_room(&self.data(), snapshot.size, &survey.facts)?;
         }
         let chosen = earlier.map(|state| state.applied.cluster.spec.ports.as_slice());
         let notes = ports::replace(&mut applied.cluster.spec.ports, chosen.unwrap_or_default())?;
@@ -257,7 +259,7 @@ impl Forking<'_> {
         let making = self.making(&applied.cluster, stack);
         let existing = earlier.map(|state| &state.applied.addresses);
         let occupied = occupied(&making, &survey, &observed, existing)?;
-        let addresses = addresses(&applied.cluster, &applied.addresses, occupied, existing)?;
+        let addresses = networks::choose(&applied.cluster, &applied.addresses, occupied, existing)?;
         let joined = applied.joined.clone();
         let applied = Applied { joined, ..Applied::new(applied.cluster.clone(), addresses) };
         let state = ClusterState {
@@ -279,12 +281,22 @@ impl Forking<'_> {
         state: &ClusterState,
         snapshots: &Snapshots,
         place: &Place,
+        ground: &Facts,
     ) -> Result<Snapshot, Problems> {
         let (provider, reporter, cancel) =
             (self.request.provider.as_ref(), self.reporter, self.cancel);
-        Source { state, provider, reporter, cancel }
+        let fits = |bytes| refuse_without_room(&self.data(), bytes, ground);
+        Source { state, provider, fits: &fits, reporter, cancel }
             .save(snapshots, self.request.state, place)
             .await
+    }
+
+    /// What is copied, in words.
+    fn data(&self) -> String {
+        match self.request.snapshot {
+            Some(name) => format!("snapshot `{name}`"),
+            None => format!("cluster `{}`", self.request.before),
+        }
     }
 
     /// The memory of nodes: the limits that are recorded, or what they use where they have none.
@@ -373,21 +385,4 @@ impl Forking<'_> {
 fn taken(name: &ClusterName) -> Problem {
     Problem::usage("engine.name_taken", format!("cluster `{name}` exists already"))
         .help(format!("name another cluster, or remove that one with `bivouac down {name}`"))
-}
-
-/// New networks for nodes and pods. Services keep theirs: they are in the cluster's objects, and nobody outside the nodes sees them.
-fn addresses(
-    cluster: &Cluster,
-    before: &Addresses,
-    mut occupied: BTreeMap<IpNet, String>,
-    existing: Option<&Addresses>,
-) -> Result<Addresses, Problems> {
-    let services = &before.service_networks;
-    let overlap = |one: &IpNet, other: &IpNet| one.contains(other) || other.contains(one);
-    occupied.retain(|network, _| !services.iter().any(|own| overlap(own, network)));
-    let mut asked = cluster.clone();
-    asked.spec.network.service_cidr.clone_from(services);
-    let mut taken = before.networks().map(|network| (network, "the first cluster".to_owned()));
-    occupied.extend(taken.by_ref());
-    assign_addresses(&asked, &occupied, existing)
 }

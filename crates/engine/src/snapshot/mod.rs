@@ -6,6 +6,8 @@
 //!  fork:     refuse | record -> save ---> image, network -> bare nodes -> data -> steps --> real configs -> usable -> record
 //! ```
 //!
+//! Before the steps of a fork, the node that founds it gets the copy of whichever knows more ([`bivouac_stacks::Stack::fork_shares`]).
+//!
 //! All nodes have stopped before the first copies: nothing that happened in one after its pause is in the copy of another. What a copy
 //! holds is the agent's matter, what makes it another cluster's the stack's. Until the end the record says what is going on
 //! ([`Restoring`](crate::Restoring)), so that no other verb takes nodes that are half filled for a cluster; the same command starts over.
@@ -14,9 +16,11 @@ mod agent;
 mod copy;
 mod delete;
 mod fork;
+mod networks;
 mod ports;
 mod restore;
 mod save;
+mod shared;
 mod store;
 
 pub use delete::{DeleteRequest, delete_snapshots};

@@ -17,6 +17,13 @@ enum Held {
 /// # Errors
 /// When none is free.
 pub(super) fn replace(ports: &mut [Port], earlier: &[Port]) -> Result<Vec<String>, Problem> {
+    replace_by(hold, ports, earlier)
+}
+
+/// How a port of this host is had; number 0 stands for any that is free.
+type Hold = fn(IpAddr, u16, Protocol) -> std::io::Result<(u16, Held)>;
+
+fn replace_by(hold: Hold, ports: &mut [Port], earlier: &[Port]) -> Result<Vec<String>, Problem> {
     let same = |one: &Port, other: &Port| {
         (one.port, &one.node, one.host_ip, one.protocol)
             == (other.port, &other.node, other.host_ip, other.protocol)
@@ -29,7 +36,7 @@ pub(super) fn replace(ports: &mut [Port], earlier: &[Port]) -> Result<Vec<String
     }
     let mut held = Vec::new();
     for port in ports.iter_mut() {
-        let (number, own) = free(port)?;
+        let (number, own) = free(hold, port)?;
         port.host_port = number;
         held.push(own);
     }
@@ -46,7 +53,7 @@ fn sentence(port: &Port) -> String {
     )
 }
 
-fn free(port: &Port) -> Result<(u16, Held), Problem> {
+fn free(hold: Hold, port: &Port) -> Result<(u16, Held), Problem> {
     // An address of another machine cannot be tried here: a port that is free on this one is as good a guess as any.
     let any: IpAddr = match port.host_ip {
         IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -54,7 +61,9 @@ fn free(port: &Port) -> Result<(u16, Held), Problem> {
     };
     let taken = hold(port.host_ip, 0, port.protocol).or_else(|_| hold(any, 0, port.protocol));
     taken.map_err(|error| {
-        Problem::failed("fork.no_free_port", "no port of this machine is free").because(&error)
+        Problem::new(Class::Unfit, "fork.no_free_port", "no port of this machine is free")
+            .because(&error)
+            .help("end some of what listens there (`ss -lntup` names it), then run the same command again")
     })
 }
 
@@ -115,6 +124,30 @@ mod tests {
         refuse_taken(std::slice::from_ref(&asked), std::slice::from_ref(&asked)).unwrap();
         drop(other);
         refuse_taken(&[asked], &[]).unwrap();
+    }
+
+    #[test]
+    fn who_finds_no_free_port_is_told_why() {
+        let none: Hold = |ip, number, _| {
+            assert_eq!(number, 0);
+            let why =
+                if ip.is_loopback() { ErrorKind::AddrNotAvailable } else { ErrorKind::AddrInUse };
+            Err(why.into())
+        };
+        let refused = replace_by(none, &mut [port(80, Protocol::Tcp)], &[]).unwrap_err();
+        assert_eq!((refused.code.as_str(), refused.class), ("fork.no_free_port", Class::Unfit));
+        assert_eq!(refused.causes, [std::io::Error::from(ErrorKind::AddrInUse).to_string()]);
+        // What an address of another machine cannot tell, this one can.
+        let elsewhere: Hold = |ip, number, protocol| {
+            if ip.is_loopback() {
+                Err(ErrorKind::AddrNotAvailable.into())
+            } else {
+                hold(ip, number, protocol)
+            }
+        };
+        let mut ports = [port(80, Protocol::Tcp)];
+        replace_by(elsewhere, &mut ports, &[]).unwrap();
+        assert_ne!(ports[0].host_port, 8080);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bivouac_provider::Provider;
 use bivouac_spec::facts::{Applied, ObservedState};
@@ -84,6 +85,7 @@ async fn restore_locked(
         images: request.images,
         state: request.state,
         node_image: ImageChoice::Own,
+        now: SystemTime::now(),
     };
     let (survey, observed, elsewhere) = tokio::join!(
         request.provider.survey(),
@@ -95,7 +97,8 @@ async fn restore_locked(
     elsewhere?;
     let other = other_ground(name, known.as_ref().unwrap_or(&snapshot.state), &survey.facts);
     Problems::check(other.into_iter().collect())?;
-    refuse_without_room(&snapshot, &survey.facts)?;
+    let data = format!("snapshot `{}`", snapshot.name);
+    refuse_without_room(&data, snapshot.size, &survey.facts)?;
     let own = observed.iter().find(|observed| observed.name == *name).cloned();
     if !survey.facts.remote {
         let runs = own.iter().flat_map(|own| own.nodes.values());
@@ -123,6 +126,7 @@ async fn restore_locked(
         place: &place,
         prepared: &prepared,
         image: &image,
+        shared: None,
         steps: &[],
         joining: &BTreeSet::new(),
         reporter,
@@ -182,16 +186,13 @@ fn refuse_other_way(
 }
 
 /// Refuses what does not fit on the disk, beside what is there.
-pub(super) fn refuse_without_room(snapshot: &Snapshot, facts: &Facts) -> Result<(), Problem> {
-    if snapshot.size <= facts.disk_free.0 {
+pub(super) fn refuse_without_room(what: &str, size: u64, facts: &Facts) -> Result<(), Problem> {
+    if size <= facts.disk_free.0 {
         return Ok(());
     }
     let mebibytes = |bytes: u64| Bytes(bytes.div_ceil(1 << 20) << 20);
-    let (needed, free) = (mebibytes(snapshot.size), Bytes(facts.disk_free.0 >> 20 << 20));
-    let message = format!(
-        "the data of snapshot `{}` needs {needed} of free disk, the ground has {free}",
-        snapshot.name
-    );
+    let (needed, free) = (mebibytes(size), Bytes(facts.disk_free.0 >> 20 << 20));
+    let message = format!("the data of {what} needs {needed} of free disk, the ground has {free}");
     Err(Problem::new(Class::Unfit, "snapshot.no_room", message)
         .help("free disk space where nodes live, for example with `bivouac image prune` or `bivouac snapshot delete`"))
 }

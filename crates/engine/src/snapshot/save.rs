@@ -69,7 +69,8 @@ async fn save_locked(
             .into());
     }
     let state = whole_cluster(cluster, request.provider.as_ref(), request.state).await?;
-    let source = Source { state: &state, provider: request.provider.as_ref(), reporter, cancel };
+    let provider = request.provider.as_ref();
+    let source = Source { state: &state, provider, fits: &|_| Ok(()), reporter, cancel };
     source.save(&snapshots, request.state, &place).await
 }
 
@@ -128,6 +129,8 @@ fn absent<'a>(
 pub(super) struct Source<'a> {
     pub(super) state: &'a ClusterState,
     pub(super) provider: &'a dyn Provider,
+    /// Refuses so many bytes, before anything is copied.
+    pub(super) fits: &'a (dyn Fn(u64) -> Result<(), Problem> + Sync),
     pub(super) reporter: &'a Reporter,
     pub(super) cancel: &'a CancellationToken,
 }
@@ -189,6 +192,9 @@ impl Source<'_> {
         let nodes = futures::future::try_join_all(nodes).await?;
         let saving = nodes.iter().map(|node| Saving::begin(Arc::clone(node), &folders));
         let mut saving = all_of(futures::future::join_all(saving).await)?;
+        let expected = saving.iter().map(|node| node.bytes).fold(0, u64::saturating_add);
+        refuse_full(&snapshots.path(&cluster, place), expected)?;
+        (self.fits)(expected)?;
         let started = Instant::now();
         // When one cannot be, all go on.
         let paused = futures::future::join_all(saving.iter_mut().map(Saving::pause)).await;

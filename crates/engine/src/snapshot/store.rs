@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{make_private, read_json, unreadable, unwritable, write_json};
-use crate::{ClusterState, StateDirectory};
+use crate::{ClusterState, StateDirectory, writes};
 
 /// The format of [`Snapshot`] that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
@@ -259,7 +259,8 @@ impl Snapshots {
     /// Makes an empty folder for a snapshot.
     pub(super) fn begin(&self, cluster: &ClusterName, place: &Place) -> Result<(), Problem> {
         self.remove(cluster, place)?;
-        make_private(&self.path(cluster, place))
+        let path = self.path(cluster, place);
+        writes::write(&path, || make_private(&path))
     }
 
     /// Makes the folder a snapshot: all else is there.
@@ -281,7 +282,11 @@ impl Snapshots {
     pub(crate) fn remove(&self, cluster: &ClusterName, place: &Place) -> Result<(), Problem> {
         let folder = self.path(cluster, place);
         // First what makes it a snapshot: what is left of a removal that was cut short is none.
-        for removed in [fs_err::remove_file(folder.join(RECORD)), fs_err::remove_dir_all(&folder)] {
+        let record = folder.join(RECORD);
+        for removed in [
+            writes::write(&record, || fs_err::remove_file(&record)),
+            writes::write(&folder, || fs_err::remove_dir_all(&folder)),
+        ] {
             match removed {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(unwritable(&error));

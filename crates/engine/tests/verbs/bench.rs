@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bivouac_engine::kubeconfig::UserFile;
@@ -132,6 +132,8 @@ pub(crate) struct Bench {
     pub(crate) cluster: Cluster,
     /// The key of the node image that it would be made from.
     pub(crate) image: String,
+    /// The time that it is for whoever makes certificates.
+    pub(crate) now: SystemTime,
 }
 
 impl Bench {
@@ -139,7 +141,8 @@ impl Bench {
         let mut cluster = Cluster::named("demo".parse().unwrap());
         cluster.spec.nodes.push(NodeGroup::new(Role::Worker, 2));
         let (folder, fake) = (tempfile::tempdir().unwrap(), Arc::new(Fake::new()));
-        Self { folder, fake, grounds: Vec::new(), cluster, image: "image".to_owned() }
+        let (grounds, image) = (Vec::new(), "image".to_owned());
+        Self { folder, fake, grounds, cluster, image, now: SystemTime::now() }
     }
 
     /// The same with nodes that do not see the files of this host and are not reached from it.
@@ -204,6 +207,7 @@ impl Bench {
             images: &Current(self.image.clone()),
             state,
             node_image,
+            now: self.now,
         };
         let options = UpOptions {
             agent: "/agent".into(),

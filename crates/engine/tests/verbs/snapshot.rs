@@ -28,7 +28,7 @@ fn named(name: &str) -> SnapshotName {
     name.parse().unwrap()
 }
 
-fn cluster_named(name: &str) -> ClusterName {
+pub(crate) fn cluster_named(name: &str) -> ClusterName {
     name.parse().unwrap()
 }
 
@@ -45,7 +45,7 @@ fn options(bench: &Bench, verb: &'static str) -> UpOptions {
 
 impl Bench {
     /// One control plane and one worker: few calls.
-    async fn small() -> Self {
+    pub(crate) async fn small() -> Self {
         let mut bench = Self::new();
         bench.cluster.spec.nodes[1].count = 1;
         bench.up().await.unwrap();
@@ -54,7 +54,7 @@ impl Bench {
     }
 
     /// Puts data into each node.
-    async fn fill(&self, text: &str) {
+    pub(crate) async fn fill(&self, text: &str) {
         for node in self.cluster.nodes() {
             let opened = self.fake.open_node(self.cluster.name(), &node.name).await.unwrap();
             let content = format!("{text} in {}", node.name);
@@ -63,7 +63,7 @@ impl Bench {
     }
 
     /// The data of each node of a cluster.
-    async fn data(&self, cluster: &ClusterName) -> BTreeMap<NodeName, String> {
+    pub(crate) async fn data(&self, cluster: &ClusterName) -> BTreeMap<NodeName, String> {
         let observed = self.observed().await;
         let mut data = BTreeMap::new();
         for cluster in observed.iter().filter(|observed| observed.name == *cluster) {
@@ -80,7 +80,7 @@ impl Bench {
         data
     }
 
-    async fn save(&self, name: &str) -> Result<Snapshot, Problems> {
+    pub(crate) async fn save(&self, name: &str) -> Result<Snapshot, Problems> {
         let (state, name) = (self.state(), named(name));
         let request = SaveRequest {
             cluster: self.cluster.name(),
@@ -91,7 +91,7 @@ impl Bench {
         save(&request, &Reporter::silent(), &CancellationToken::new()).await
     }
 
-    async fn restore(&self, name: &str) -> Result<Upped, Problems> {
+    pub(crate) async fn restore(&self, name: &str) -> Result<Upped, Problems> {
         self.restore_with(name, &Image).await
     }
 
@@ -109,11 +109,15 @@ impl Bench {
         restore(&request, &options, &Reporter::silent(), &CancellationToken::new()).await
     }
 
-    async fn fork(&self, snapshot: Option<&str>, reporter: &Reporter) -> Result<Upped, Problems> {
+    pub(crate) async fn fork(
+        &self,
+        snapshot: Option<&str>,
+        reporter: &Reporter,
+    ) -> Result<Upped, Problems> {
         self.fork_named("second", snapshot, reporter).await
     }
 
-    async fn fork_named(
+    pub(crate) async fn fork_named(
         &self,
         name: &str,
         snapshot: Option<&str>,
@@ -132,14 +136,14 @@ impl Bench {
         fork(&request, &options(self, "fork"), reporter, &CancellationToken::new()).await
     }
 
-    async fn remove(&self, cluster: &ClusterName, reporter: &Reporter) {
+    pub(crate) async fn remove(&self, cluster: &ClusterName, reporter: &Reporter) {
         let state = self.state();
         let (provider, kubeconfig) = (Arc::clone(&self.fake) as _, None);
         let request = DownRequest { cluster, provider, state: &state, kubeconfig };
         down(&request, reporter).await.unwrap();
     }
 
-    fn snapshots(&self) -> Snapshots {
+    pub(crate) fn snapshots(&self) -> Snapshots {
         Snapshots::of(&self.state())
     }
 
@@ -342,7 +346,8 @@ async fn up_again(bench: &Bench, cluster: Cluster) -> Vec<bivouac_plan::Action> 
     let folder = tempfile::tempdir().unwrap();
     let grounds = Vec::new();
     let image = bench.image.clone();
-    let other = Bench { folder, fake: Arc::clone(&bench.fake), grounds, cluster, image };
+    let other =
+        Bench { folder, fake: Arc::clone(&bench.fake), grounds, cluster, image, now: bench.now };
     let state = bench.state();
     other.up_in(&state).await.unwrap().actions
 }

@@ -11,6 +11,8 @@ use super::*;
 use crate::{assign_addresses, plan_down};
 
 mod disks;
+mod founding;
+mod quorum;
 
 /// A ground that does what plans say.
 #[derive(Clone)]

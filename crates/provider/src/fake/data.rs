@@ -37,23 +37,29 @@ pub(super) async fn save(
 ) -> io::Result<()> {
     let mut words = BufReader::new(&mut streams.input).lines();
     let mut said = async |said: Said| streams.output.write_all(said.line().as_bytes()).await;
-    said(Said::Ready {}).await?;
+    let bytes = travelling(node, folders)?.len() as u64 + node.fake.world().data;
+    said(Said::Ready { bytes }).await?;
     expect(words.next_line().await?.as_deref(), PAUSE)?;
     said(Said::Paused { processes: 3 }).await?;
     expect(words.next_line().await?.as_deref(), COPY)?;
-    let files: Vec<Travelling> = node
-        .files()
-        .into_iter()
-        .filter(|(path, _)| folders.iter().any(|folder| path.starts_with(folder)))
-        .map(|(path, (mode, content))| (path, mode, content))
-        .collect();
-    let text = serde_json::to_vec(&files)?;
+    let text = travelling(node, folders)?;
     let bytes = text.len() as u64;
     said(Said::Copied { paused_for: 1, bytes }).await?;
     expect(words.next_line().await?.as_deref(), SEND)?;
     said(Said::Sending { bytes }).await?;
     streams.output.write_all(&text).await?;
     streams.output.shutdown().await
+}
+
+/// The files in folders of a node, as they travel.
+fn travelling(node: &FakeNode, folders: &[Utf8PathBuf]) -> io::Result<Vec<u8>> {
+    let files: Vec<Travelling> = node
+        .files()
+        .into_iter()
+        .filter(|(path, _)| folders.iter().any(|folder| path.starts_with(folder)))
+        .map(|(path, (mode, content))| (path, mode, content))
+        .collect();
+    Ok(serde_json::to_vec(&files)?)
 }
 
 fn expect(heard: Option<&str>, word: &str) -> io::Result<()> {

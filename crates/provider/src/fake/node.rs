@@ -27,7 +27,7 @@ impl FakeNode {
         verb: &str,
         effect: impl FnOnce(&mut FakeState) -> Result<T, Problem>,
     ) -> Result<T, Problem> {
-        self.fake.call(format!("{verb} {}/{}", self.cluster, self.name), |world| {
+        self.fake.call(&format!("{verb} {}/{}", self.cluster, self.name), |world| {
             effect(self.state(world)?)
         })
     }
@@ -57,8 +57,10 @@ impl FakeNode {
             let message = format!("services run in node {}", self.name);
             return Err(Problem::failed("provider.fake.not_bare", message));
         }
-        state.files.retain(|path, _| !folders.iter().any(|folder| path.starts_with(folder)));
-        state.files.extend(files.into_iter().map(|(path, mode, content)| (path, (mode, content))));
+        let is_asked = |path: &Utf8Path| folders.iter().any(|folder| path.starts_with(folder));
+        state.files.retain(|path, _| !is_asked(path));
+        let files = files.into_iter().filter(|(path, ..)| is_asked(path));
+        state.files.extend(files.map(|(path, mode, content)| (path, (mode, content))));
         Ok(())
     }
 

@@ -1,12 +1,12 @@
 //! The programs of a node in memory: `true`, `false`, `cat`, `echo WORDS`, `sleep SECONDS`, `sh -c` with `exit N`, `kill -TERM $$`,
-//! `echo TEXT >&2` or `echo $NAME`, the agent's `status`, `images`, `load`, `save` and `restore`, and `/bin/sh -c` with whatever a stack has done in a node. An archive of images is the name of its image here;
+//! `echo TEXT >&2` or `echo $NAME`, the agent's `status`, `images`, `load`, `save`, `restore` and `etcd-log FOLDER` (which prints the file `log-end` in it), and `/bin/sh -c` with whatever a stack has done in a node. An archive of images is the name of its image here;
 //! one without a name is damaged.
 
 use std::time::Duration;
 
 use bivouac_spec::node::{NodePhase, paths};
 use bivouac_spec::{NodeConfig, NodeStatus, Problem};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use futures::FutureExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, copy, duplex, empty};
 
@@ -112,6 +112,12 @@ fn find(node: &FakeNode, config: &NodeConfig, request: &ExecRequest) -> Result<P
         [paths::AGENT, "agent", "status"] => Program::Status(Box::new(config.clone())),
         [paths::AGENT, "agent", "status", "--follow"] => {
             Program::FollowedStatus(Box::new(config.clone()))
+        }
+        [paths::AGENT, "agent", "etcd-log", folder] => {
+            let files = node.files();
+            let end = files.get(&Utf8Path::new(folder).join("log-end"));
+            let end = end.map(|(_, text)| String::from_utf8_lossy(text).into_owned());
+            Program::Say(end.unwrap_or_else(|| "0 0".to_owned()))
         }
         [paths::AGENT, "agent", verb @ ("save" | "restore"), ref words @ ..] => {
             let folders = data::folders(words).ok_or_else(unknown)?;

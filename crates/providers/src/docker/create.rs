@@ -21,7 +21,9 @@ use futures::FutureExt as _;
 
 use super::container::{Binding, Blueprint, MODULES, Offer, own_addresses, port_name};
 use super::engine::Engine;
-use super::problem::{OrProblem as _, absent_is_success, failed, said, status, usage};
+use super::problem::{
+    OrProblem as _, absent_is_success, explain, failed, is_image_gone, join, said, usage,
+};
 use super::remove::Removal;
 use super::retry::{ATTEMPTS, given_up, next_offer};
 use super::update::Change;
@@ -75,9 +77,7 @@ impl Making<'_> {
         if before.is_some() {
             // Labels, ports and limits of a container cannot be changed; its data is on the volume.
             self.forget_changes().await?;
-            self.remove_container(&name)
-                .await
-                .or_problem("remove", format_args!("container {name} cannot be replaced"))?;
+            self.replaceable(&name).await?;
         }
         let volume = match volume {
             Some(machine_id) => Data { machine_id, is_new: false },
@@ -216,17 +216,18 @@ impl Making<'_> {
             let Err(error) = self.attempt(name, body, archive.clone()).await else {
                 return Ok(());
             };
-            let text = said(&error);
-            self.remove_container(name)
-                .await
-                .or_problem("remove", format_args!("container {name} cannot be replaced"))?;
-            if status(&error) == Some(404) && text.contains("image") && !has_image {
+            let text = said(&error).to_owned();
+            if let Err(other) = self.replaceable(name).await {
+                // What struck first tells more than what it kept from being removed, which the next command finds by its labels.
+                return join(vec![self.not_started(&error), other]);
+            }
+            if is_image_gone(&error) && !has_image {
                 // Somebody removed it since it was brought.
                 image::ensure(self.engine, wanted, &|_| ()).await?;
                 has_image = true;
                 continue;
             }
-            let next = next_offer(text, &offer, request).filter(|_| attempts < ATTEMPTS);
+            let next = next_offer(&text, &offer, request).filter(|_| attempts < ATTEMPTS);
             if let Some(next) = next {
                 // With nothing less, it is the ports that must change.
                 if next == offer {
@@ -235,15 +236,22 @@ impl Making<'_> {
                 offer = next;
                 continue;
             }
-            let message = format_args!(
-                "node {} of cluster {} cannot be started",
-                request.node, request.cluster
-            );
-            let text = text.to_owned();
-            return Err(error)
-                .or_problem("start", message)
-                .map_err(|problem| given_up(&text, problem));
+            return Err(self.not_started(&error));
         }
+    }
+
+    /// The problem of a node that its engine did not start.
+    fn not_started(&self, error: &Error) -> Problem {
+        let NodeRequest { cluster, node, .. } = self.request;
+        let message = format_args!("node {node} of cluster {cluster} cannot be started");
+        given_up(said(error), explain("start", message, error))
+    }
+
+    /// Removes the container, so that another can take its name.
+    async fn replaceable(&self, name: &str) -> Result<(), Problem> {
+        self.remove_container(name)
+            .await
+            .or_problem("remove", format_args!("container {name} cannot be replaced"))
     }
 
     /// What the engine is asked for.

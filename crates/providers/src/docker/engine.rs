@@ -9,14 +9,18 @@ use std::time::{Duration, SystemTime};
 use bivouac_spec::Problem;
 use bollard::errors::Error;
 use bollard::models::SystemInfo;
-use bollard::{API_DEFAULT_VERSION, Docker};
+use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use camino::{Utf8Path, Utf8PathBuf};
+use futures::TryFutureExt as _;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tokio::sync::OnceCell;
 
 use super::EngineEnvironment;
 use super::daemon::Daemon;
 use super::problem::{OrProblem as _, status, unfit, usage};
 use super::select::{Endpoint, Origin, Selected, select};
+use super::tls::{self, Certificates};
 
 /// How long an engine may take to answer, in seconds.
 const PATIENCE: u64 = 120;
@@ -61,8 +65,7 @@ impl Engine {
             Endpoint::Unix(path) => try_socket(path, &selected)?,
             Endpoint::Tcp(..) | Endpoint::Ssh(_) => None,
         };
-        let docker = client(&selected.endpoint)
-            .or_problem("client", format_args!("{} cannot be used", selected.endpoint))?;
+        let docker = client(&selected)?;
         let docker = match &environment.api_version {
             Some(version) => pinned(docker, version)?,
             None => docker,
@@ -70,7 +73,10 @@ impl Engine {
         let is_socket = matches!(selected.endpoint, Endpoint::Unix(_));
         if !is_socket {
             let first = docker.clone().with_timeout(FIRST_PATIENCE);
-            first.ping().await.map_err(|error| no_engine(&selected).because(&error))?;
+            first.ping().await.map_err(|error| {
+                let explained = tls::explain(&selected, &error);
+                explained.unwrap_or_else(|| no_engine(&selected).because(&error))
+            })?;
         }
         let endpoint = selected.endpoint;
         let mut engine =
@@ -124,21 +130,26 @@ impl Engine {
     }
 }
 
-fn client(endpoint: &Endpoint) -> Result<Docker, Error> {
+fn client(selected: &Selected) -> Result<Docker, Problem> {
     // bollard asks the version for its paths and then leaves it out of them: every engine answers in the newest that it knows.
     let version = API_DEFAULT_VERSION;
-    match endpoint {
+    let docker = match &selected.endpoint {
         Endpoint::Unix(path) => Docker::connect_with_unix(path.as_str(), PATIENCE, version),
         Endpoint::Tcp(address, None) => Docker::connect_with_http(address, PATIENCE, version),
         Endpoint::Tcp(address, Some(folder)) => {
-            // The one of the process may be chosen already: any will do.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            let file = |name| folder.join(name).into_std_path_buf();
-            let (key, cert, ca) = (file("key.pem"), file("cert.pem"), file("ca.pem"));
-            Docker::connect_with_ssl(address, &key, &cert, &ca, PATIENCE, version)
+            // bollard's own would trust all authorities of this machine besides.
+            let connector = tls::connector(Certificates::of(folder).config(selected)?);
+            // None is kept for another request, as with bollard's own clients.
+            let mut client = Client::builder(TokioExecutor::new());
+            let client = client.pool_max_idle_per_host(0).build(connector);
+            let transport =
+                move |request: BollardRequest| client.request(request).map_err(Error::from);
+            let address = Some(format!("https://{address}"));
+            Docker::connect_with_custom_transport(transport, address, PATIENCE, version)
         }
         Endpoint::Ssh(address) => Docker::connect_with_ssh(address, PATIENCE, version, None),
-    }
+    };
+    docker.or_problem("client", format_args!("{} cannot be used", selected.endpoint))
 }
 
 /// The client with a version of the API of the user's choice.

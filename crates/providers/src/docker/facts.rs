@@ -21,6 +21,9 @@ use super::update::REMAKES_FOR;
 /// The open files that engines give where nothing else is said.
 const OPEN_FILES: u64 = 1_048_576;
 
+/// The free disk of an engine that does not say it: enough for everything, and an amount that can be written down and read again.
+const DISK_UNKNOWN: Bytes = Bytes(1 << 59);
+
 /// All facts, from what the engine says of itself. Of an engine elsewhere not all can be told: what is missing is told when a node
 /// cannot start for it.
 pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, Problem> {
@@ -33,14 +36,15 @@ pub(super) async fn facts(engine: &Engine, info: &SystemInfo) -> Result<Facts, P
     let version = version.or_problem("survey", "the container engine cannot be asked")?;
     let root = info.docker_root_dir.as_deref().map(Utf8Path::new);
     let free = root.filter(|_| engine.local.is_some()).and_then(|root| space(root).ok());
-    let raises_limits = engine.local.is_none_or(Daemon::raises_limits) && !is_rootless(info);
+    // Nodes of an engine that cannot be looked at are made so that they do without.
+    let raises_limits = engine.local.is_some_and(Daemon::raises_limits) && !is_rootless(info);
     let open_files = engine.local.and_then(|daemon| daemon.open_files(raises_limits));
     Ok(Facts {
         kernel: info.kernel_version.clone().unwrap_or_default(),
         architecture: architecture(info.architecture.as_deref().unwrap_or_default()).to_owned(),
         cpus: info.ncpu.and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
         memory: Bytes(info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0)),
-        disk_free: Bytes(free.map_or(u64::MAX, |space| space.available)),
+        disk_free: free.map_or(DISK_UNKNOWN, |space| Bytes(space.available)),
         cgroup: match info.cgroup_version {
             Some(SystemInfoCgroupVersionEnum::_1) => CgroupVersion::V1,
             _ => CgroupVersion::V2,
@@ -158,6 +162,12 @@ mod tests {
         info.id = None;
         assert_eq!(identity(&info, false), "host /data");
         assert_eq!(identity(&SystemInfo::default(), false), "");
+    }
+
+    #[test]
+    fn what_is_not_known_of_a_disk_is_read_as_it_was_written() {
+        let text = serde_json::to_string(&DISK_UNKNOWN).unwrap();
+        assert_eq!(serde_json::from_str::<Bytes>(&text).unwrap(), DISK_UNKNOWN);
     }
 
     #[test]

@@ -116,7 +116,8 @@ async fn lock(request: &ImageRequest) -> Result<Option<File>, Problem> {
     Ok(Some(file))
 }
 
-async fn exists(engine: &Engine, tag: &str) -> Result<bool, Problem> {
+/// Whether the engine has the image.
+pub(super) async fn exists(engine: &Engine, tag: &str) -> Result<bool, Problem> {
     let found = absent_is_success(engine.docker.inspect_image(tag).await);
     Ok(found.or_problem("image", format_args!("image {tag} cannot be looked for"))?.is_some())
 }
@@ -196,7 +197,8 @@ async fn check(engine: &Engine, tag: &str, diff_ids: &[String]) -> Result<(), Pr
     }))
 }
 
-/// Removes images of ours from which nothing is made any more. What cannot be removed now is left for the next time.
+/// Removes images of ours from which nothing is made any more. What cannot be removed now is left for the next time. The label alone
+/// does not make an image ours: whatever is built from one of ours inherits it.
 async fn remove_old(engine: &Engine, current: &str) {
     let images = ListImagesOptions {
         filters: Some(names::filter([(names::IMAGE, "")])),
@@ -211,10 +213,15 @@ async fn remove_old(engine: &Engine, current: &str) {
     let used: BTreeSet<String> =
         containers.into_iter().filter_map(|container| container.image_id).collect();
     for image in images {
-        if used.contains(&image.id) || image.repo_tags.iter().any(|tag| tag == current) {
+        let tags = &image.repo_tags;
+        let is_old = names::are_ours(tags) && !tags.iter().any(|tag| tag == current);
+        if !is_old || used.contains(&image.id) {
             continue;
         }
-        let _ = engine.docker.remove_image(&image.id, None::<RemoveImageOptions>, None).await;
+        // By name: what gets another name from somebody at this moment stays.
+        for tag in tags {
+            let _ = engine.docker.remove_image(tag, None::<RemoveImageOptions>, None).await;
+        }
     }
 }
 

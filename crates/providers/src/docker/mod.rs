@@ -33,9 +33,11 @@ mod remove;
 mod retry;
 #[cfg(test)]
 mod samples;
+mod save;
 mod select;
 mod survey;
 mod terminal;
+mod tls;
 mod update;
 
 use std::fmt;
@@ -50,6 +52,7 @@ use bivouac_spec::{ClusterName, NodeName, ObservedCluster, Problem};
 use camino::Utf8PathBuf;
 
 pub use facts::no_disks;
+pub use save::save_image;
 use tokio::sync::OnceCell;
 
 use create::Making;

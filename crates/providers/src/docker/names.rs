@@ -57,6 +57,12 @@ pub(super) fn image(digest: &str, agent: &str) -> String {
     format!("{REPOSITORY}:{}-{}", short(digest), short(agent))
 }
 
+/// Whether an image of these names is ours alone. One without a name is somebody's who built it from ours: ours have one.
+pub(super) fn are_ours(tags: &[String]) -> bool {
+    let is_ours = |tag: &String| tag.strip_prefix(REPOSITORY).is_some_and(|it| it.starts_with(':'));
+    !tags.is_empty() && tags.iter().all(is_ours)
+}
+
 fn short(digest: &str) -> &str {
     let hex = digest.strip_prefix("sha256:").unwrap_or(digest);
     hex.get(..DIGITS).unwrap_or(hex)
@@ -132,5 +138,21 @@ mod tests {
         let (one, other) = ("sha256:0123456789abcdef", "sha256:fedcba9876543210");
         assert_eq!(image(one, other), "bivouac.dev/node:0123456789ab-fedcba987654");
         assert_eq!(image("short", "x"), "bivouac.dev/node:short-x");
+    }
+
+    #[test]
+    fn an_image_is_ours_by_its_names_alone() {
+        let are_ours =
+            |tags: &[&str]| are_ours(&tags.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert!(are_ours(&["bivouac.dev/node:1-2"]));
+        for strange in [
+            &[][..],
+            &["<none>:<none>"],
+            &["me/tools:1"],
+            &["bivouac.dev/node-of-mine:1"],
+            &["bivouac.dev/node:1-2", "me/tools:1"],
+        ] {
+            assert!(!are_ours(strange), "{strange:?}");
+        }
     }
 }

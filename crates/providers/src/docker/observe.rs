@@ -39,7 +39,7 @@ pub(super) async fn find(
         engine.docker.list_volumes(Some(volumes)),
         engine.docker.list_networks(Some(networks)),
     );
-    Ok(Found {
+    let mut found = Found {
         containers: containers
             .or_problem("containers", "the containers of the container engine cannot be listed")?,
         volumes: volumes
@@ -48,7 +48,24 @@ pub(super) async fn find(
             .unwrap_or_default(),
         networks: networks
             .or_problem("networks", "the networks of the container engine cannot be listed")?,
-    })
+    };
+    found.retain(provider, cluster);
+    Ok(found)
+}
+
+impl Found {
+    /// Leaves out what is not asked for: podman lists volumes and networks that have any of several labels.
+    fn retain(&mut self, provider: &str, cluster: &str) {
+        let says = |labels: &HashMap<String, String>, name, value: &str| {
+            labels.get(name).is_some_and(|label| value.is_empty() || label == value)
+        };
+        let is_asked_for = |labels: &HashMap<String, String>| {
+            says(labels, names::PROVIDER, provider) && says(labels, names::CLUSTER, cluster)
+        };
+        self.containers.retain(|it| it.labels.as_ref().is_some_and(is_asked_for));
+        self.volumes.retain(|it| is_asked_for(&it.labels));
+        self.networks.retain(|it| it.labels.as_ref().is_some_and(is_asked_for));
+    }
 }
 
 /// Every cluster.
@@ -182,6 +199,28 @@ mod tests {
         assert_eq!(ranges(&network).len(), 2);
         network.labels = Some([(names::NETWORKS.to_owned(), "fd00:89::/64".to_owned())].into());
         assert_eq!(ranges(&network), ["fd00:89::/64".parse().unwrap()]);
+    }
+
+    #[test]
+    fn things_of_other_clusters_are_left_out_if_an_engine_lists_them() {
+        let volume = |provider: &str, cluster: &str| Volume {
+            name: format!("{provider} {cluster}"),
+            labels: names::labels(provider, &cluster.parse().unwrap()),
+            ..Volume::default()
+        };
+        let all = || Found {
+            volumes: vec![volume("docker", "demo"), volume("docker", "b"), volume("compose", "b")],
+            networks: vec![Network::default()],
+            containers: vec![ContainerSummary::default()],
+        };
+        let left = |cluster: &str| {
+            let mut found = all();
+            found.retain("docker", cluster);
+            assert_eq!((found.networks.len(), found.containers.len()), (0, 0));
+            found.volumes.into_iter().map(|it| it.name).collect::<Vec<_>>()
+        };
+        assert_eq!(left("demo"), ["docker demo"]);
+        assert_eq!(left(""), ["docker demo", "docker b"]);
     }
 
     #[test]

@@ -6,6 +6,13 @@ use std::io;
 use bivouac_spec::{Class, Problem};
 use bollard::errors::Error;
 
+/// What helps when the engine's disk is full.
+pub(super) const FULL: &str =
+    "free space where the engine keeps its data, for example with `docker system prune`";
+
+/// What helps when the engine does not answer any more.
+pub(super) const LOST: &str = "see that the engine runs, then run the command again";
+
 /// Turns an error into a [`Problem`] with a code of this provider.
 pub(super) trait OrProblem<T> {
     /// A failure with the code `provider.docker.CODE`, this message, and the error as its cause. Trouble that has the same cause
@@ -62,7 +69,8 @@ pub(super) fn usage(code: &str, message: impl Display) -> Problem {
     Problem::usage(format!("provider.docker.{code}"), message.to_string())
 }
 
-fn explain(code: &str, message: impl Display, error: &Error) -> Problem {
+/// What an error of the engine means, as [`OrProblem::or_problem`] tells it.
+pub(super) fn explain(code: &str, message: impl Display, error: &Error) -> Problem {
     match error {
         Error::DockerResponseServerError { message: said, .. }
         | Error::DockerStreamError { error: said } => answered(code, message, said),
@@ -74,11 +82,7 @@ fn explain(code: &str, message: impl Display, error: &Error) -> Problem {
         _ => {
             let lost = is_lost(error);
             let problem = failed(if lost { "connection" } else { code }, message).because(error);
-            if lost {
-                problem.help("see that the engine runs, then run the command again")
-            } else {
-                problem
-            }
+            if lost { problem.help(LOST) } else { problem }
         }
     }
 }
@@ -86,15 +90,23 @@ fn explain(code: &str, message: impl Display, error: &Error) -> Problem {
 /// What the engine said, in its own words.
 fn answered(code: &str, message: impl Display, said: &str) -> Problem {
     let said = said.trim();
-    let full = said.contains("no space left on device") || said.contains("disk quota exceeded");
+    let full = is_disk_full(said);
     let mut problem = failed(if full { "disk_full" } else { code }, message);
     problem.causes.push(said.to_owned());
     if full {
-        problem = problem.help(
-            "free space where the engine keeps its data, for example with `docker system prune`",
-        );
+        problem = problem.help(FULL);
     }
     problem
+}
+
+/// Whether an engine, or a command that asked it, says that its disk is full.
+pub(super) fn is_disk_full(said: &str) -> bool {
+    said.contains("no space left on device") || said.contains("disk quota exceeded")
+}
+
+/// Whether an engine says that it has not the image which a container is to be made from.
+pub(super) fn is_image_gone(error: &Error) -> bool {
+    status(error) == Some(404) && said(error).contains("image")
 }
 
 /// The connection could not be made or broke: the engine was stopped, or is being started again.

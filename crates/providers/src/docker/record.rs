@@ -115,7 +115,15 @@ impl Records<'_> {
         let found = self.engine.docker.list_volumes(Some(options)).await;
         let found =
             found.or_problem("volumes", "the volumes of the container engine cannot be listed")?;
-        Ok(found.volumes.unwrap_or_default())
+        // Podman lists what has any of these labels.
+        let is_own = |volume: &Volume| {
+            names::is_of(&volume.labels, self.provider, cluster)
+                && volume.labels.get(names::NODE).is_some_and(|it| it == node.as_str())
+                && volume.labels.contains_key(names::CONTAINER)
+        };
+        let mut volumes = found.volumes.unwrap_or_default();
+        volumes.retain(is_own);
+        Ok(volumes)
     }
 }
 

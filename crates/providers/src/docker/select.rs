@@ -105,14 +105,32 @@ fn parse_endpoint(host: &str, tls: Option<Utf8PathBuf>, whose: &str) -> Result<E
         "https" if tls.is_none() => Err(no_certificates(host, whose)),
         "tcp" | "http" | "https" if !rest.is_empty() => {
             let port = if tls.is_some() { 2376 } else { 2375 };
-            // An address in brackets has colons of its own.
-            let has_port = rest.rsplit(']').next().is_some_and(|end| end.contains(':'));
+            let has_port = port_of(rest).is_some();
             let address = if has_port { rest.to_owned() } else { format!("{rest}:{port}") };
             Ok(Endpoint::Tcp(address, tls))
         }
-        "ssh" if !rest.is_empty() => Ok(Endpoint::Ssh(host.trim_end_matches('/').to_owned())),
+        "ssh" if !rest.is_empty() => match port_of(rest) {
+            // The client takes a port for a part of the name.
+            Some("22") => Ok(Endpoint::Ssh(format!("ssh://{}", rest.trim_end_matches(":22")))),
+            Some(port) => Err(ssh_port(host, port, whose)),
+            None => Ok(Endpoint::Ssh(format!("ssh://{rest}"))),
+        },
         _ => Err(bad_host(host, whose)),
     }
+}
+
+/// What comes after the colon. An address in brackets has colons of its own.
+fn port_of(address: &str) -> Option<&str> {
+    let end = address.rsplit(']').next()?;
+    end.rsplit_once(':').map(|(_, port)| port)
+}
+
+fn ssh_port(host: &str, port: &str, whose: &str) -> Problem {
+    let message =
+        format!("`{host}`, the address of {whose}, has a port, which is not passed on to ssh");
+    usage("ssh_port", message).help(format!(
+        "write `Port {port}` for the host into ~/.ssh/config, and leave it out of the address"
+    ))
 }
 
 fn no_certificates(host: &str, whose: &str) -> Problem {
@@ -184,7 +202,7 @@ fn of_context(name: &str, environment: &EngineEnvironment) -> Result<Selected, P
     };
     let tls = folder.join("tls").join(&hash).join("docker");
     let tls = tls.exists().then_some(tls);
-    if tls.is_some() && docker.skips_verification {
+    if docker.skips_verification {
         let message = format!("context `{name}` trusts whoever answers, which bivouac does not");
         return Err(unfit("unverified", message)
             .help(format!("add its certificate with `docker context update {name}`")));
@@ -234,11 +252,15 @@ mod tests {
         }
 
         fn context(&self, name: &str, host: &str, tls: bool) {
+            self.endpoint(name, &serde_json::json!({"Host": host}), tls);
+        }
+
+        fn endpoint(&self, name: &str, endpoint: &serde_json::Value, tls: bool) {
             let hash = hex::encode(Sha256::digest(name));
             let meta = self.dir.path().join("contexts/meta").join(&hash);
             std::fs::create_dir_all(&meta).unwrap();
             let text = serde_json::json!({
-                "Name": name, "Metadata": {}, "Endpoints": {"docker": {"Host": host}},
+                "Name": name, "Metadata": {}, "Endpoints": {"docker": endpoint},
             });
             std::fs::write(meta.join("meta.json"), text.to_string()).unwrap();
             if tls {
@@ -271,11 +293,23 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_is_not_to_be_verified_is_refused() {
+        let config = Config::new();
+        let endpoint = serde_json::json!({"Host": "tcp://lab:2376", "SkipTLSVerify": true});
+        for tls in [false, true] {
+            config.endpoint("lab", &endpoint, tls);
+            assert_eq!(chosen(Some("lab"), &config.environment()), "provider.docker.unverified");
+        }
+    }
+
+    #[test]
     fn a_port_of_its_own_is_kept() {
         for (host, expected) in [
             ("tcp://lab:99", "tcp://lab:99"),
             ("tcp://[::1]", "tcp://[::1]:2375"),
             ("http://10.0.0.1/", "tcp://10.0.0.1:2375"),
+            ("ssh://me@lab:22/", "ssh://me@lab"),
+            ("ssh://me@lab:2222", "provider.docker.ssh_port"),
             ("unix://x", "provider.docker.bad_host"),
             ("lab", "provider.docker.bad_host"),
             ("https://lab", "provider.docker.no_certificates"),

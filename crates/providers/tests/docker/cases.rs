@@ -17,14 +17,14 @@ use camino::Utf8Path;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::ground::{Ground, provider};
-use crate::{changes, families};
+use crate::{changes, families, faults};
 
 type Case = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// All tests, by name.
-pub(crate) const ALL: [(&str, Case); 18] = [
+pub(crate) const ALL: [(&str, Case); 25] = [
     ("conforms", || Box::pin(conforms())),
-    (COMPOSE, || Box::pin(compose_conforms())),
+    ("compose_conforms", || Box::pin(compose_conforms())),
     ("a_node_is_remade_around_its_data", || Box::pin(changes::remade())),
     ("a_change_that_fails_is_made_again", || Box::pin(changes::refused())),
     ("limits_come_and_go", || Box::pin(changes::limited())),
@@ -40,14 +40,21 @@ pub(crate) const ALL: [(&str, Case); 18] = [
     ("a_stopped_node_has_its_logs", || Box::pin(logs())),
     ("a_paused_node_goes_on", || Box::pin(paused())),
     ("a_node_that_cannot_start_leaves_nothing", || Box::pin(cannot_start())),
+    ("an_engine_that_is_too_old_is_told", || Box::pin(faults::too_old())),
+    ("an_engine_that_is_lost_midway_is_told", || Box::pin(faults::lost_midway())),
+    ("an_engine_that_is_lost_under_compose_is_told", || Box::pin(faults::compose_lost_midway())),
+    ("a_full_disk_is_told_and_leaves_nothing", || Box::pin(faults::disk_full())),
+    ("a_network_of_somebody_else_is_left_alone", || Box::pin(faults::network_taken())),
+    ("images_that_are_built_upon_ours_stay", || Box::pin(faults::built_upon())),
+    ("an_image_removed_under_compose_is_brought_again", || Box::pin(faults::compose_image_gone())),
     (RESTART, || Box::pin(restart())),
 ];
 
 /// Runs over an engine of the tests' own only: somebody else's is not stopped.
 pub(crate) const RESTART: &str = "nodes_come_back_with_the_engine";
 
-/// Needs the `docker compose` command.
-pub(crate) const COMPOSE: &str = "compose_conforms";
+/// Cases with this in their names need the `docker compose` command.
+pub(crate) const COMPOSE: &str = "compose";
 
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -56,18 +63,30 @@ pub(crate) struct Cleanup<'a>(pub(crate) &'a Ground);
 
 impl Drop for Cleanup<'_> {
     fn drop(&mut self) {
-        let ground = self.0;
-        std::thread::scope(|scope| {
-            let end = scope.spawn(|| {
-                let runtime =
-                    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(ground.provider.destroy_cluster(&ground.cluster))
-            });
-            if let Err(problem) = end.join().unwrap() {
-                assert!(std::thread::panicking(), "{problem:?}");
-            }
-        });
+        remove(self.0, &self.0.provider);
     }
+}
+
+/// The same for what was made by `docker compose`, which the other provider leaves alone.
+pub(crate) struct ComposeCleanup<'a>(pub(crate) &'a Ground);
+
+impl Drop for ComposeCleanup<'_> {
+    fn drop(&mut self) {
+        remove(self.0, &self.0.compose());
+    }
+}
+
+fn remove(ground: &Ground, provider: &dyn Provider) {
+    std::thread::scope(|scope| {
+        let end = scope.spawn(|| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(provider.destroy_cluster(&ground.cluster))
+        });
+        if let Err(problem) = end.join().unwrap() {
+            assert!(std::thread::panicking(), "{problem:?}");
+        }
+    });
 }
 
 async fn prepare(ground: &Ground) {
@@ -100,6 +119,7 @@ async fn conforms() {
 
 async fn compose_conforms() {
     let ground = Ground::new(3);
+    let _cleanup = ComposeCleanup(&ground);
     conform(&ground, &ground.compose()).await;
     assert_eq!(ground.traces().len(), 0, "{:?}", ground.traces());
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 
 use bivouac_e2e::Engine;
@@ -23,10 +24,32 @@ use crate::tool;
 /// Where the `docker compose` command is. When absent, the user has it, or there is none.
 const COMPOSE: &str = "BIVOUAC_E2E_COMPOSE";
 
-/// Whether there is a `docker compose` command.
+/// Whether there is a `docker compose` command. In CI there must be.
 pub(crate) fn has_compose() -> bool {
-    let own = || Command::new("docker").args(["compose", "version"]).output();
-    std::env::var_os(COMPOSE).is_some() || own().is_ok_and(|output| output.status.success())
+    let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    is_ci || found_compose().is_some()
+}
+
+/// The command.
+///
+/// # Panics
+/// When there is none.
+pub(crate) fn compose_program() -> PathBuf {
+    let found = found_compose();
+    found.unwrap_or_else(|| {
+        panic!("there is no `docker compose`: run `make test`, or name one in ${COMPOSE}")
+    })
+}
+
+fn found_compose() -> Option<PathBuf> {
+    if let Some(program) = std::env::var_os(COMPOSE) {
+        return Some(program.into());
+    }
+    // Where `docker` itself finds it.
+    let format = "{{range .ClientInfo.Plugins}}{{if eq .Name \"compose\"}}{{.Path}}{{end}}{{end}}";
+    let info = Command::new("docker").args(["info", "--format", format]).output().ok()?;
+    let path = String::from_utf8_lossy(&info.stdout).trim().to_owned();
+    (!path.is_empty()).then(|| path.into())
 }
 
 /// One test's cluster.
@@ -121,14 +144,25 @@ impl Ground {
 
     /// The provider that makes containers by `docker compose`, over the same engine.
     pub(crate) fn compose(&self) -> ComposeProvider {
-        let mut docker = asked("compose", self.engine.host());
-        if let Some(program) = std::env::var_os(COMPOSE) {
-            let settings = self.base.join("docker");
+        self.compose_over(self.engine.host())
+    }
+
+    /// The same over another engine.
+    pub(crate) fn compose_over(&self, host: &str) -> ComposeProvider {
+        let mut docker = asked("compose", host);
+        let settings = self.base.join("docker");
+        let program = settings.join("cli-plugins/docker-compose");
+        if !program.exists() {
             std::fs::create_dir_all(settings.join("cli-plugins")).unwrap();
-            symlink(program, settings.join("cli-plugins/docker-compose")).unwrap();
-            docker.environment.config = Some(settings);
+            symlink(compose_program(), &program).unwrap();
         }
+        docker.environment.config = Some(settings);
         compose::open(ComposeRequest { docker, projects: self.base.join("projects") })
+    }
+
+    /// A path in the folder of the test.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.base.join(name).into()
     }
 
     /// The same image with another agent.

@@ -8,7 +8,10 @@ mod agent;
 mod cases;
 mod changes;
 mod families;
+mod faults;
 mod ground;
+mod small;
+mod stand_in;
 #[path = "../linux/tool.rs"]
 mod tool;
 
@@ -33,7 +36,7 @@ fn main() -> ExitCode {
         });
         let ignored = match *name {
             cases::RESTART => foreign,
-            cases::COMPOSE => !options.list && !ground::has_compose(),
+            name if name.contains(cases::COMPOSE) => !options.list && !ground::has_compose(),
             _ => false,
         };
         trial.with_ignored_flag(ignored)

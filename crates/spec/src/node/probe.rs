@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::quantity::Span;
 
+/// Stands in a query for the moment of [`JsonExpect::since`].
+pub const SINCE: &str = "{since}";
+
 /// A [`Check`] and how often it is made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -33,6 +36,22 @@ impl Probe {
     #[must_use]
     pub const fn every(mut self, interval: Span) -> Self {
         self.interval = interval;
+        self
+    }
+
+    /// The service that the question is about since it started, if it is such a question.
+    #[must_use]
+    pub fn since(&self) -> Option<&str> {
+        let Check::Http { expect, .. } = &self.check else { return None };
+        expect.json.as_ref()?.since.as_deref()
+    }
+
+    /// The same, with the moment (RFC 3339, whole seconds) at which that service was started.
+    #[must_use]
+    pub fn since_moment(mut self, moment: &str) -> Self {
+        if let Check::Http { expect: Expect { json: Some(json), .. }, .. } = &mut self.check {
+            json.select = json.select.replace(SINCE, moment);
+        }
         self
     }
 
@@ -160,7 +179,7 @@ pub struct Expect {
     pub status: Vec<u16>,
     /// What the JSON body must hold.
     #[serde(default)]
-    pub json: Option<JsonExpect>,
+    pub json: Option<Box<JsonExpect>>,
 }
 
 /// What a JSON body must hold: a JSONPath query (RFC 9535) that selects at least so many values.
@@ -173,6 +192,10 @@ pub struct JsonExpect {
     pub at_least: usize,
     /// What is counted, for the sentence while waiting: `2 of 3 nodes are Ready`.
     pub what: String,
+    /// A service: [`SINCE`] in the query stands for the moment at which its process was started. Such a question is not asked again
+    /// once the answer is yes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 impl Expect {
@@ -184,7 +207,16 @@ impl Expect {
 
     /// Any 2xx whose body selects at least so many values.
     pub fn json(select: impl Into<String>, at_least: usize, what: impl Into<String>) -> Self {
-        let json = JsonExpect { select: select.into(), at_least, what: what.into() };
-        Self { status: Vec::new(), json: Some(json) }
+        let json = JsonExpect { select: select.into(), at_least, what: what.into(), since: None };
+        Self { status: Vec::new(), json: Some(Box::new(json)) }
+    }
+
+    /// The same, where [`SINCE`] in the query stands for the moment at which this service was started.
+    #[must_use]
+    pub fn since(mut self, service: impl Into<String>) -> Self {
+        if let Some(json) = &mut self.json {
+            json.since = Some(service.into());
+        }
+        self
     }
 }

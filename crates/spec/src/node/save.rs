@@ -1,7 +1,7 @@
 //! How a node's data leaves it: the lines between whoever takes a snapshot and `bivouac agent save` in the node.
 //!
 //! ```text
-//! agent: {"ready":{}}     all is prepared (with `--await-pause`)
+//! agent: {"ready":…}     all is prepared (with `--await-pause`)
 //! pause                   the words of the other side: once all nodes have said so
 //! agent: {"paused":…}     nothing of the node moves
 //! copy                    once all nodes have said so
@@ -30,7 +30,11 @@ pub const SEND: &str = "send";
 #[serde(rename_all = "kebab-case")]
 pub enum Said {
     /// All is prepared, and the node can be paused at once.
-    Ready {},
+    Ready {
+        /// About how many bytes there are; 0 where that is not known.
+        #[serde(default)]
+        bytes: u64,
+    },
     /// Nothing of the node moves.
     Paused {
         /// How many processes were stopped.
@@ -80,7 +84,7 @@ mod tests {
         let problem = Said::Problem(Problem::failed("agent.save", "no\nspace"));
         assert_eq!(problem.line().matches('\n').count(), 1);
         for said in [
-            Said::Ready {},
+            Said::Ready { bytes: 5 },
             Said::Paused { processes: 17 },
             copied,
             Said::Sending { bytes: 0 },
@@ -88,6 +92,8 @@ mod tests {
         ] {
             assert_eq!(Said::parse(&said.line()), Some(said));
         }
+        // An agent of before says no more.
+        assert_eq!(Said::parse(r#"{"ready":{}}"#), Some(Said::Ready { bytes: 0 }));
         assert_eq!(Said::parse("error: no space is left"), None);
     }
 }

@@ -84,6 +84,11 @@ impl<'a> Layout<'a> {
         Ok(Self { cluster, settings, facts, members, instances, nodes, joined })
     }
 
+    /// Whether members came to a cluster that was there already. Then nobody makes one: who has lost its data joins the others.
+    fn has_grown(&self) -> bool {
+        self.members.iter().any(|member| self.joined.contains(member.name()))
+    }
+
     /// The member that makes the cluster, or else asks about the whole of it.
     pub(super) fn first(&self) -> &Member {
         let founder = self.members.iter().find(|member| !self.joined.contains(member.name()));
@@ -96,7 +101,7 @@ impl<'a> Layout<'a> {
 
     /// Whether it makes the cluster.
     pub(super) fn founds(&self, member: &Member) -> bool {
-        self.is_first(member) && !self.joined.contains(member.name())
+        self.is_first(member) && !self.has_grown()
     }
 
     pub(super) fn member(&self, name: &NodeName) -> Option<&Member> {
@@ -109,21 +114,19 @@ impl<'a> Layout<'a> {
         self.members.iter().filter(move |other| *other.name() != name)
     }
 
-    /// Whom it joins, the best first: a founder waits for the first; one that comes later asks whoever answers.
+    /// Whom it joins, the best first: founders wait for the first; where there is a cluster, whoever answers is asked.
     pub(super) fn joins(&self, member: &Member) -> Vec<&Member> {
-        if self.joined.contains(member.name()) {
+        if self.has_grown() {
             return self.others(member).collect();
         }
         vec![self.first()]
     }
 
-    /// The founder after whom it joins; none for who makes the cluster, and for who comes later. Two that join at the same moment are two
+    /// The founder after whom it joins; none for who makes the cluster, and where there is one. Two that join at the same moment are two
     /// changes of the database's members, of which it bears one at a time.
     pub(super) fn before(&self, member: &Member) -> Option<&Member> {
-        let founders: Vec<&Member> =
-            self.members.iter().filter(|member| !self.joined.contains(member.name())).collect();
-        let position = founders.iter().position(|founder| founder.name() == member.name())?;
-        position.checked_sub(1).map(|before| founders[before])
+        let before = self.position(member).checked_sub(1)?;
+        (!self.has_grown()).then(|| &self.members[before])
     }
 
     /// Its position, from 0.

@@ -19,6 +19,13 @@ pub(super) fn conditions(layout: &Layout<'_>, member: &Member) -> Vec<Condition>
         let after = [network::PROBE_NETWORK_TASK, proxy];
         conditions.push(condition(probes::DNS_ANSWERS, &after, probes::dns_from_a_pod(layout)));
     }
+    let asks = match layout.settings.bootstrap {
+        Bootstrap::Services => probes::kubelet(),
+        Bootstrap::Kubeadm if member.is_control_plane() => probes::super_admin(),
+        Bootstrap::Kubeadm => probes::joiner(),
+    };
+    let reported = probes::node_reported(layout, member, asks);
+    conditions.push(condition("the kubelet has reported", &[node::KUBELET], reported));
     if layout.is_first(member) {
         let api = &[control_plane::API][..];
         conditions.push(if layout.cni == Cni::None {

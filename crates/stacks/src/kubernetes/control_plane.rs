@@ -93,8 +93,7 @@ fn api_server(layout: &Layout<'_>, member: &Member) -> Service {
         .flag("service-cluster-ip-range", layout.service_networks())
         .flag("shutdown-delay-duration", "0s");
     let mut service = command.service(layout, API_SERVER, open_to_administrators(member));
-    service.after =
-        if tuning::API_WAITS_FOR_ETCD { etcd::ready(layout, member) } else { Vec::new() };
+    service.after = if tuning::API_WAITS_FOR_ETCD { etcd::ready(layout) } else { Vec::new() };
     service.environment = tuning::hasty();
     service.oom_score = Some(-997);
     service.stop.grace = API_SERVER_GRACE;

@@ -2,9 +2,11 @@
 //! shrinks changes nothing for a member that has its data, and joins whatever the others are by then.
 //!
 //! ```text
-//! founder: etcd
-//! joined:  etcd (puts itself into the list, as a learner, when it has no data) > etcd-votes* (it has caught up)
+//! nobody has joined:  etcd
+//! somebody has:       etcd (puts itself into the list, as a learner, when it has no data) > etcd-votes* (it has caught up)
 //! ```
+//!
+//! Where somebody has joined, founders do as those who join, so that one that loses its data never founds a cluster beside the others.
 //!
 //! A learner counts for nothing until it has what the others have: one that does not come up costs the others no majority.
 
@@ -49,49 +51,12 @@ exec "$@""#;
 ///
 /// What etcd takes for data is its log; an attempt that failed leaves the folder around it. And who joins never founds a cluster, whatever
 /// was left: without its members etcd would begin an empty one of its own, and nodes would follow two masters.
-const JOIN: &str = r#"
-list() {
-  "$etcdctl" member list
-}
-entries() {
-  while IFS=', ' read -r id status name url rest; do
-    if [ "$url" = "$peer" ]; then own="$id $status"; id=$self; fi
-    cluster="$cluster$id=$url,"
-  done <<END
-$1
-END
-}
-look() {
-  own= cluster= known=$(list)
-  entries "$known"
-}
-begin() {
-  export ETCD_INITIAL_CLUSTER_STATE=existing
-  if ls "$data"/member/wal/*.wal >/dev/null 2>&1; then return; fi
-  look
-  case $own in
-    *" started")
-      "$etcdctl" member remove "${own% *}"
-      look ;;
-  esac
-  if [ -z "$own" ]; then
-    "$etcdctl" member add "$self" --learner --peer-urls="$peer"
-    look
-  fi
-  export ETCD_INITIAL_CLUSTER="${cluster%,}"
-}
-"#;
+const JOIN: &str = include_str!("etcd-join.sh");
 
-/// Makes the learner that runs here one of those that decide, unless it is. It says of itself whether it is a learner, over a socket without
-/// TLS; nothing else is answered by one.
+/// The member is one of those that decide.
 const VOTE: &str = r#"set -eu
 . "$1"
-status=$(unset ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY; ETCDCTL_ENDPOINTS=$2 "$etcdctl" --command-timeout=1s endpoint status --write-out=json)
-case $status in
-  *'"isLearner":true'*)
-    look
-    "$etcdctl" member promote "${own% *}" ;;
-esac"#;
+vote"#;
 
 /// Its folders, and who its members are.
 pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
@@ -105,8 +70,8 @@ pub(super) fn files(layout: &Layout<'_>, member: &Member) -> Vec<File> {
 
 /// Sourced by a shell: what etcd begins with is what `begin` exports.
 fn members(layout: &Layout<'_>, member: &Member) -> String {
-    if !layout.has_joined(member) {
-        let founders = layout.control_planes().filter(|member| !layout.has_joined(member));
+    if !layout.has_grown() {
+        let founders = layout.control_planes();
         let founders =
             founders.map(|member| format!("{}={}", member.name(), peer_url(member.address())));
         return format!(
@@ -118,14 +83,14 @@ fn members(layout: &Layout<'_>, member: &Member) -> String {
         beside(layout, member.name()).map(|(name, value)| format!("export {name}='{value}'\n"));
     format!(
         "{exports}\
-         etcdctl='{programs}/etcdctl' data='{data}' self='{name}' peer='{peer}'\n\
+         etcdctl='{programs}/etcdctl' data='{data}' run='{SOCKET_FOLDER}' socket='{SOCKET}' \
+         self='{name}' peer='{peer}'\n\
          {JOIN}",
         exports = exports.concat(),
         programs = versions::PROGRAMS,
         data = places::ETCD_DATA,
         name = member.name(),
         peer = peer_url(member.address()),
-        JOIN = JOIN.trim_start(),
     )
 }
 
@@ -174,17 +139,17 @@ pub(super) fn quick_election() -> [(&'static str, String); 2] {
     ]
 }
 
-/// The tasks of a member.
-pub(super) fn tasks(layout: &Layout<'_>, member: &Member) -> Vec<Task> {
-    if !layout.has_joined(member) {
+/// The tasks of each member.
+pub(super) fn tasks(layout: &Layout<'_>) -> Vec<Task> {
+    if !layout.has_grown() {
         return Vec::new();
     }
-    vec![run(VOTES, after([ETCD]), &["/bin/sh", "-c", VOTE, VOTES, ETCD_MEMBERS, SOCKET])]
+    vec![run(VOTES, after([ETCD]), &["/bin/sh", "-c", VOTE, VOTES, ETCD_MEMBERS])]
 }
 
 /// The units after which etcd answers everything.
-pub(super) fn ready(layout: &Layout<'_>, member: &Member) -> Vec<String> {
-    after([if layout.has_joined(member) { VOTES } else { ETCD }])
+pub(super) fn ready(layout: &Layout<'_>) -> Vec<String> {
+    after([if layout.has_grown() { VOTES } else { ETCD }])
 }
 
 /// For etcdctl in a control plane: the members beside this one, any of which answers.

@@ -1,8 +1,9 @@
 //! A copy of a cluster's data becomes another cluster: the same objects, volumes and images on nodes of the same names, at other addresses.
 //!
 //! ```text
+//! every control plane:        how far its log of etcd goes; the first one gets the data of the one that is ahead of it
 //! every node:                 what it knew of its pods' networks is gone; nothing goes to the networks of the cluster it was copied from
-//! the first control plane:    etcd, alone > the only member, at its new address > what names old addresses is gone
+//! the first control plane:    all of the log counts > etcd, alone > the only member, at its new address > what names old addresses is gone
 //! the other control planes:   etcd's data is gone: they join the first one
 //! ```
 //!
@@ -14,15 +15,18 @@ use std::time::Duration;
 
 use bivouac_spec::cluster::{Bootstrap, Kubernetes, Role};
 use bivouac_spec::facts::Applied;
+use bivouac_spec::node::paths;
 use bivouac_spec::{Addresses, Cluster, NodeName, Problem};
 use ipnet::IpNet;
 
 use super::layout::{Layout, Member};
 use super::{etcd, places, versions};
-use crate::stack::Step;
+use crate::stack::{Shared, Step};
 
 /// etcd has to read its data, which may be much on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+const HELP: &str = "run the same command again; if it fails again, save a new snapshot";
 
 /// Until the kubelets have looked, pods have the addresses of those that they are copies of. Nobody may find the others by them. The routes
 /// are gone with the node's next start.
@@ -39,11 +43,13 @@ const FORGET: &str = r#"rm -rf "$2/member"
 "#;
 
 /// What is removed tells of nodes by their addresses, or of who leads, and is made anew by those whom it tells of. The loop is a probe: it
-/// ends when etcd does. Whoever else is in the list of members is not there.
-const FOUND: &str = r#"data=$2 programs=$3 name=$4 peer=$5
-shift 5
+/// ends when etcd does. Whoever else is in the list of members is not there. Who has forgotten the others is the only voter in it, and has the
+/// name of the one whose data it is; learners are not forgotten.
+const FOUND: &str = r#"data=$2 programs=$3 name=$4 peer=$5 agent=$6
+shift 6
 socket=unix:///run/bivouac/fork.sock
 export ETCDCTL_ENDPOINTS=$socket
+if [ $# -gt 0 ]; then "$agent" agent etcd-log --confirm "$data"; fi
 "$programs/etcd" "$@" --name="$name" --data-dir="$data" --log-level=error \
   --listen-client-urls="$socket" --advertise-client-urls=http://127.0.0.1:2379 --listen-peer-urls=http://127.0.0.1:2380 \
   --heartbeat-interval=10 --election-timeout=50 &
@@ -53,8 +59,14 @@ until members=$("$programs/etcdctl" --command-timeout=2s member list 2>/dev/null
   kill -0 $etcd
   sleep 0.02
 done
+itself=
 while IFS=', ' read -r id status who rest; do
-  if [ "$who" = "$name" ]; then
+  if [ $# -gt 0 ]; then
+    case $itself,$rest in ,*false) itself=$id ;; esac
+  elif [ "$who" = "$name" ]; then
+    itself=$id
+  fi
+  if [ "$id" = "$itself" ]; then
     "$programs/etcdctl" member update "$id" --peer-urls="$peer"
   else
     "$programs/etcdctl" member remove "$id"
@@ -78,8 +90,9 @@ kill $etcd
 wait $etcd || :
 "#;
 
-/// One of several members has no majority alone. It forgets the others, and with them what it had not heard that they have: who was the only
-/// one needs none of that, and loses nothing that it has confirmed.
+/// One of several members has no majority alone: it forgets the others, and with them all of its log of which it has not written down that
+/// they confirmed it. So all of it is noted as confirmed before. In the log that goes furthest is everything that ever was; what is in it beside
+/// that would be confirmed by the next who leads, too.
 const FORCE: &str = "--force-new-cluster";
 
 /// All control planes but the first: etcd's data is that of one member, and the others get it from there.
@@ -95,6 +108,27 @@ pub(super) fn joins(
     let nodes = cluster.nodes().into_iter();
     let control_planes = nodes.filter(|node| node.role == Role::ControlPlane);
     Ok(control_planes.skip(1).map(|node| node.name).collect())
+}
+
+/// Of several logs the one that goes furthest founds the fork.
+pub(super) fn shares(cluster: &Cluster) -> Option<Shared> {
+    let nodes = cluster.nodes().into_iter();
+    let control_planes = nodes.filter(|node| node.role == Role::ControlPlane);
+    let ask: Vec<Step> = control_planes.map(|node| ask(node.name)).collect();
+    let [first, _, ..] = &ask[..] else { return None };
+    Some(Shared { to: first.nodes[0].clone(), folder: places::ETCD_DATA.into(), ask })
+}
+
+fn ask(name: NodeName) -> Step {
+    let command = [paths::AGENT, "agent", "etcd-log", places::ETCD_DATA];
+    Step {
+        name: format!("ask {name} how far its copy of etcd goes"),
+        nodes: vec![name],
+        command: command.map(str::to_owned).to_vec(),
+        environment: Default::default(),
+        patience: PATIENCE,
+        help: HELP.to_owned(),
+    }
 }
 
 /// What is done in the nodes of the fork.
@@ -139,7 +173,7 @@ fn step(layout: &Layout<'_>, member: &Member, networks: &str) -> Step {
     let name = member.name();
     let (script, peer) = (script(layout, member), etcd::peer_url(member.address()));
     let command = ["/bin/sh", "-c", &script, "fork", networks, places::ETCD_DATA];
-    let mut founding = vec![versions::PROGRAMS, name.as_str(), &peer];
+    let mut founding = vec![versions::PROGRAMS, name.as_str(), &peer, paths::AGENT];
     if layout.control_planes().count() > 1 {
         founding.push(FORCE);
     }
@@ -150,7 +184,7 @@ fn step(layout: &Layout<'_>, member: &Member, networks: &str) -> Step {
         command: command.iter().chain(founding).map(|word| (*word).to_owned()).collect(),
         environment: Default::default(),
         patience: PATIENCE,
-        help: "run the same command again; if it fails again, save a new snapshot".to_owned(),
+        help: HELP.to_owned(),
     }
 }
 

@@ -177,6 +177,11 @@ impl<'a> Layout<'a> {
         self.joined.contains(member.name())
     }
 
+    /// Whether control planes came to a cluster that was there already.
+    pub(super) fn has_grown(&self) -> bool {
+        self.control_planes().any(|member| self.has_joined(member))
+    }
+
     /// Whether anything has addresses of this family.
     pub(super) fn has(&self, v4: bool) -> bool {
         self.first().addresses.iter().any(|address| address.is_ipv4() == v4)

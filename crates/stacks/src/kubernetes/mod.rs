@@ -4,7 +4,7 @@
 //! ```text
 //! control plane: etcd > kube-apiserver > nodes* > dns* > roles* > storage*    (* tasks; these of the first one; provisioner*,
 //!                                                                                metrics-server* last)
-//!                     (etcd > etcd-votes* > kube-apiserver in one that joins a cluster)
+//!                     (etcd > etcd-votes* > kube-apiserver where control planes have joined)
 //!                              |            +--> kube-scheduler
 //!                              +--> api* > kube-controller-manager
 //! every node:    balancer (where there are several control planes)
@@ -20,7 +20,7 @@
 //! - [`etcd`], [`control_plane`], [`node`], [`balancer`], or [`kubeadm`] in their place; [`runtime`], [`network`], [`flannel`], [`load_balancer`]:
 //!   services, tasks and files
 //! - [`registries`]: where images come from; [`image_cache`]: what is kept of them; [`sources`]: what the cluster file only points to
-//! - [`watch`]: what a change of files means; [`steps`], [`addons`]: what else a change of the cluster means; [`fork`]: a copy becomes another cluster
+//! - [`watch`]: what a change of files means; [`steps`], [`drain`], [`remake`], [`addons`]: what else a change of the cluster means; [`fork`]: a copy becomes another cluster
 //! - [`probes`]: the questions that order them; [`conditions`]: when a node is usable
 //! - [`settings`]: configuration that all nodes share; [`places`], [`versions`], [`tuning`]: paths, images and figures
 
@@ -29,6 +29,7 @@ mod balancer;
 mod command;
 mod conditions;
 mod control_plane;
+mod drain;
 mod etcd;
 mod flannel;
 mod fork;
@@ -66,7 +67,7 @@ use bivouac_spec::{Cluster, NodeConfig, NodeName, Problem, cluster};
 use camino::Utf8PathBuf;
 
 use crate::stack::{
-    Access, Change, Drain, Given, Keys, KubernetesAccess, RenderRequest, Stack, Step,
+    Access, Change, Drain, Given, Keys, KubernetesAccess, RenderRequest, Shared, Stack, Step,
 };
 use command::after;
 use image_cache::ImageCache;
@@ -139,6 +140,10 @@ impl Stack for Kubernetes {
 
     fn fork_joins(&self, cluster: &Cluster) -> Result<BTreeSet<NodeName>, Problem> {
         fork::joins(&self.settings, cluster)
+    }
+
+    fn fork_shares(&self, cluster: &Cluster) -> Option<Shared> {
+        fork::shares(cluster)
     }
 
     fn fork(&self, before: &Applied, request: &RenderRequest<'_>) -> Result<Vec<Step>, Problem> {
@@ -221,7 +226,7 @@ fn units(layout: &Layout<'_>, member: &Member) -> Units {
                 balancer::of_a_node(layout, member).into_iter().collect();
             if member.is_control_plane() {
                 files.extend(control_plane::files(layout, member));
-                tasks.extend(etcd::tasks(layout, member));
+                tasks.extend(etcd::tasks(layout));
                 services.extend(control_plane::services(layout, member));
             }
             files.extend(node::files(layout, member));

@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use bivouac_spec::node::probe::Identity;
+use bivouac_spec::cluster::Cni;
+use bivouac_spec::node::probe::{Identity, SINCE};
 use bivouac_spec::node::{Check, Dns, Expect, HttpRequest, Probe, Tls, Vantage};
 
 use super::layout::{Layout, Member};
+use super::node::KUBELET;
 use super::{places, tuning};
 
 /// A condition of every node; see [`dns_from_a_pod`].
@@ -108,6 +110,25 @@ pub(super) fn open_to_all(api: SocketAddr) -> HttpRequest {
 /// The node's own Node object is there.
 pub(super) fn announced(member: &Member, asks: Tls) -> HttpRequest {
     HttpRequest::get(format!("https://{}/api/v1/nodes/{}", member.api, member.name())).tls(asks)
+}
+
+/// The node's own kubelet, as it was started last, has said that the node is Ready; or anything, where pods have no network yet. What the
+/// one before it said stays for a while, and the new one begins by taking it back.
+pub(super) fn node_reported(layout: &Layout<'_>, member: &Member, asks: Tls) -> Probe {
+    let (ready, what) = if layout.cni == Cni::None {
+        ("", "kubelets have reported since they started")
+    } else {
+        (
+            r#" && @.status == "True""#,
+            "kubelets have said since they started that their node is Ready",
+        )
+    };
+    let select = format!(
+        r#"$.status.conditions[?@.type == "Ready"{ready} && @.lastHeartbeatTime >= "{SINCE}"]"#
+    );
+    let expect = Expect::json(select, 1, what).since(KUBELET);
+    let request = announced(member, asks);
+    Probe::new(Check::Http { request, expect }).every(tuning::CLUSTER_PROBE)
 }
 
 /// Every node is Ready.

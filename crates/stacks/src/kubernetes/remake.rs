@@ -6,23 +6,13 @@ use std::time::Duration;
 use bivouac_spec::NodeName;
 use bivouac_spec::cluster::TaintEffect;
 
+use super::drain::{MARK, cordon, drain};
 use super::layout::{Layout, Member};
-use super::steps::{about_all, api, drain};
+use super::steps::{about_all, api};
 use crate::stack::{Drain, Step};
 
 /// How long a node whose services run may take to be Ready.
 const READY: Duration = Duration::from_secs(120);
-
-/// Tells nodes that are cordoned for this from those that somebody else has cordoned.
-const MARK: &str = "bivouac.dev/remade";
-
-/// A node that somebody has cordoned stays so.
-const CORDON_SCRIPT: &str = r#"set -eu
-api=$1 node=$2 mark=$3
-cordoned=$(kubectl --server="$api" get node "$node" --output=jsonpath='{.spec.unschedulable}')
-[ "$cordoned" != true ] || exit 0
-patch='{"metadata":{"annotations":{"%s":"true"}},"spec":{"unschedulable":true}}'
-exec kubectl --server="$api" patch node "$node" --type=merge --patch="$(printf "$patch" "$mark")""#;
 
 /// The kubelet says its version together with whether the node is Ready, so that what it said before an upgrade does not count. The API
 /// may be away for a moment: its node may be the one.
@@ -50,8 +40,7 @@ pub(super) fn before(layout: &Layout<'_>, node: &NodeName, drained: Drain) -> Ve
     if !is_member || !others.into_iter().any(takes_pods) {
         return Vec::new();
     }
-    let script = [CORDON_SCRIPT, &api(layout), node.as_str(), MARK];
-    let cordon = about_all(layout, format!("keep new pods off node {node}"), &script);
+    let cordon = cordon(layout, node);
     let drain = Step {
         nodes: cordon.nodes.clone(),
         help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again; \

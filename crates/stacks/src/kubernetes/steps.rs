@@ -1,46 +1,43 @@
-//! What is done in nodes that run when the cluster changes. Who joins needs nothing of this: its Node object is applied with those of all
-//! others, and it makes itself a member of [`super::etcd`].
+//! What is done in nodes that run when the cluster changes. Who joins makes itself a member of [`super::etcd`], and its Node object is applied
+//! with those of all others.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bivouac_spec::cluster::{Bootstrap, Cluster, Role, Taint, TaintEffect};
 use bivouac_spec::facts::Member as Leaving;
-use bivouac_spec::quantity::Span;
 use bivouac_spec::{NodeName, node::config::Environment};
 
+use super::drain::drain;
 use super::layout::{Layout, all_taints};
-use super::{etcd, places};
+use super::{etcd, manifests, places};
 use crate::stack::{Change, Drain, Step};
 
 /// How long anything else may take: an answer of the API, or of most members of etcd.
-const QUICK: Duration = Duration::from_secs(30);
+pub(super) const QUICK: Duration = Duration::from_secs(30);
 
-/// Pods leave a node as their budgets permit. When its kubelet does not answer, nobody is there to end them: then they are forgotten, so
-/// that others take their places. What keeps a pod is told: kubectl names the pod, and not its budget.
-const DRAIN_SCRIPT: &str = r#"set -eu
-api=$1 node=$2 patience=$3
-found=$(kubectl --server="$api" get node "$node" --ignore-not-found --output=name)
-[ -n "$found" ] || exit 0
-kubectl --server="$api" cordon "$node"
-set -- drain "$node" --ignore-daemonsets --delete-emptydir-data --timeout="$patience"
-ready=$(kubectl --server="$api" get node "$node" --output=jsonpath='{.status.conditions[?(@.type=="Ready")].status}')
-if [ "$ready" != True ] && ! kubectl --server="$api" get --raw "/api/v1/nodes/$node/proxy/healthz" --request-timeout=5s > /dev/null 2>&1; then
-  exec kubectl --server="$api" "$@" --force --disable-eviction --grace-period=0
-fi
-kubectl --server="$api" "$@" && exit
-kubectl --server="$api" get poddisruptionbudgets --all-namespaces --output=jsonpath='{range .items[?(@.status.disruptionsAllowed==0)]}PodDisruptionBudget {.metadata.namespace}/{.metadata.name} allows no disruption: {.status.currentHealthy} pods are healthy, {.status.desiredHealthy} must be{"\n"}{end}' >&2
-exit 1"#;
+/// How long most members of etcd may take to agree: they may have been started a moment ago.
+const AGREEMENT: Duration = Duration::from_secs(60);
 
 /// Members are known by where others find them: one that has never run has no name. For five seconds after members have found each
 /// other etcd lets nobody go (`etcdserver: unhealthy cluster`).
 const MEMBER_SCRIPT: &str = r#"set -eu
 peer=$1
-members=$(etcdctl member list)
+now() { cut -d . -f 1 /proc/uptime; }
+last=$(($(now) + $2))
+again() {
+  [ "$(now)" -lt "$last" ] || { echo "$1" >&2; exit 1; }
+  sleep 0.5
+}
+until members=$(etcdctl member list 2>&1); do
+  again "$members"
+done
 while IFS=', ' read -r id status name url rest; do
   [ "$url" = "$peer" ] || continue
   until said=$(etcdctl member remove "$id" 2>&1); do
     case $said in
-      *"unhealthy cluster"*) sleep 0.5 ;;
+      *"unhealthy cluster"*) again "$said" ;;
       *) echo "$said" >&2; exit 1 ;;
     esac
   done
@@ -62,31 +59,30 @@ for taint; do
   esac
 done"#;
 
+/// What holds at the beginning only is not for an object that is there.
+const NODE_SCRIPT: &str = r#"set -eu
+api=$1
+said=$(echo "$2" | kubectl --server="$api" create --validate=false --filename=- 2>&1) || case $said in
+  *"already exists"*) ;;
+  *) echo "$said" >&2; exit 1 ;;
+esac
+echo "$3" | kubectl --server="$api" apply --validate=false --server-side --force-conflicts --field-manager=bivouac --filename=-"#;
+
 /// The steps of a change.
 pub(super) fn steps(layout: &Layout<'_>, change: &Change<'_>, drain: Drain) -> Vec<Step> {
     match change {
-        Change::Joins(_) => Vec::new(),
-        Change::Leaves(member) if member.spec.role == Role::Balancer => Vec::new(),
-        Change::Leaves(member) => leaves(layout, member, drain),
+        Change::Joins(node) => joins(layout, node),
+        Change::Leaves(member) | Change::Lost(member) if member.spec.role == Role::Balancer => {
+            Vec::new()
+        }
+        Change::Leaves(member) | Change::Lost(member) => leaves(layout, member, drain),
+        Change::Returns(nodes) => returns(layout, nodes),
         Change::Remakes(node) => super::remake::before(layout, node, drain),
         Change::Remade(nodes) => super::remake::after(layout, nodes),
         Change::Changed(before) => changed(layout, before)
             .into_iter()
             .chain(super::addons::steps(layout, before))
             .collect(),
-    }
-}
-
-/// The pods of a node leave it, and no others come.
-pub(super) fn drain(layout: &Layout<'_>, name: &NodeName, within: Span) -> Step {
-    let (node, patience) = (name.to_string(), within.to_string());
-    let script = [DRAIN_SCRIPT, &api(layout), &node, &patience];
-    Step {
-        patience: within.duration() + QUICK,
-        help: "move or delete the pods that are named above, or let their budgets allow it, and run the same command again; \
-               `bivouac node remove --drain-timeout` gives them longer"
-            .to_owned(),
-        ..step(layout, name, format!("drain node {name}"), &script)
     }
 }
 
@@ -98,19 +94,42 @@ fn leaves(layout: &Layout<'_>, member: &Leaving, drained: Drain) -> Vec<Step> {
         Drain::No => Vec::new(),
     };
     if member.spec.role == Role::ControlPlane && layout.settings.bootstrap == Bootstrap::Services {
-        let peer = etcd::peer_url(member.addresses.primary());
-        let title = format!("take {name} out of etcd");
-        steps.push(Step {
-            environment: set(etcd::beside(layout, name)),
-            help: "most of the members of etcd must run: bring the other control planes back first"
-                .to_owned(),
-            ..step(layout, name, title, &[MEMBER_SCRIPT, &peer])
-        });
+        steps.push(forget(layout, name, member.addresses.primary()));
     }
     let title = format!("remove Node {name}");
     let script = r#"exec kubectl --server="$1" delete node "$2" --ignore-not-found"#;
     steps.push(step(layout, name, title, &[script, &api, &node]));
     steps
+}
+
+/// One that was there before and is gone with its data is a member of etcd until it is taken out, and while any member is away, etcd takes
+/// nobody in. A new one is not in the list.
+fn joins(layout: &Layout<'_>, node: &NodeName) -> Vec<Step> {
+    let member = layout.control_planes().find(|member| member.name() == node);
+    member.map(|member| forget(layout, node, member.address())).into_iter().collect()
+}
+
+/// Nodes are known by their objects. That of a node that was let go is gone, and whose own config did not change does not make it again.
+fn returns(layout: &Layout<'_>, nodes: &BTreeSet<NodeName>) -> Vec<Step> {
+    let members = layout.members.iter().filter(|member| nodes.contains(member.name()));
+    let steps = members.map(|member| {
+        let (api, [initial, lasting]) = (api(layout), manifests::nodes::objects(layout, member));
+        let title = format!("make Node {} unless it is there", member.name());
+        about_all(layout, title, &[NODE_SCRIPT, &api, &initial, &lasting])
+    });
+    steps.collect()
+}
+
+fn forget(layout: &Layout<'_>, name: &NodeName, address: IpAddr) -> Step {
+    let title = format!("take {name} out of etcd");
+    let (peer, seconds) = (etcd::peer_url(address), AGREEMENT.as_secs().to_string());
+    Step {
+        environment: set(etcd::beside(layout, name)),
+        patience: AGREEMENT + QUICK,
+        help: "most of the members of etcd must run: bring the other control planes back first"
+            .to_owned(),
+        ..step(layout, name, title, &[MEMBER_SCRIPT, &peer, &seconds])
+    }
 }
 
 fn changed(layout: &Layout<'_>, before: &Cluster) -> Vec<Step> {
@@ -159,7 +178,7 @@ pub(super) fn about_all(layout: &Layout<'_>, name: String, script: &[&str]) -> S
 }
 
 /// A script about a node, run in any control plane but itself.
-fn step(layout: &Layout<'_>, about: &NodeName, name: String, script: &[&str]) -> Step {
+pub(super) fn step(layout: &Layout<'_>, about: &NodeName, name: String, script: &[&str]) -> Step {
     let mut command = ["/bin/sh", "-c", script[0], "step"].map(str::to_owned).to_vec();
     command.extend(script[1..].iter().map(|word| (*word).to_owned()));
     let mut nodes = everywhere(layout);

@@ -18,6 +18,9 @@ use super::balancer;
 use crate::stack::{Access, Change, Keys, KubernetesAccess, RenderRequest, Stack, Step, open};
 
 mod addons;
+mod certificates;
+mod drain;
+mod etcd;
 mod families;
 mod fork;
 mod load_balancer;

@@ -4,6 +4,7 @@ use bivouac_spec::NodeConfig;
 use bivouac_spec::node::{File, FileKind, Run};
 use camino::Utf8PathBuf;
 
+use super::kubeadm;
 use super::node::KUBELET;
 use super::places::{ETCD_MEMBERS, KUBELET_SERVING, LIMITS, PKI};
 
@@ -20,6 +21,9 @@ pub(super) fn fill(config: &mut NodeConfig) {
     for task in &mut config.tasks {
         if let Run::Command(command) = &task.run {
             task.watch = read(command.iter().map(String::as_str).collect(), files);
+            if task.name == kubeadm::RENEW {
+                task.watch = kubeadm::watched();
+            }
         }
     }
 }
@@ -41,7 +45,7 @@ fn read<'a>(mut texts: Vec<&'a str>, files: &'a [File]) -> Vec<Utf8PathBuf> {
 }
 
 /// Certificates and their keys are read again by those who have them in files: etcd with each connection, and what comes from Kubernetes as
-/// soon as they change. Kubeconfigs are not, and neither are the keys of service accounts. Who the members of etcd are matters only
+/// soon as they change, where a pod has the whole folder. Kubeconfigs are not, and neither are the keys of service accounts. Who the members of etcd are matters only
 /// to one that has no data.
 fn matters(path: &str) -> bool {
     let is_certificate = path.starts_with(PKI) && !path.starts_with(&format!("{PKI}/sa."));

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
+use super::door::Door;
 use super::firewall::Firewall;
 use crate::ground::disk;
 use crate::{SOON, say, wait_until};
@@ -27,6 +28,7 @@ pub(super) struct Dockerd {
     folder: PathBuf,
     daemon: Mutex<Option<Child>>,
     before: Firewall,
+    door: Door,
 }
 
 impl Dockerd {
@@ -40,9 +42,9 @@ impl Dockerd {
         if let Some(other) = another() {
             panic!("a dockerd runs here already ({other}): name its socket in $DOCKER_HOST");
         }
-        let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(disk());
-        let folder = folder.expect("a folder can be made on the disk of the tests").keep();
-        let own = Self { folder, daemon: Mutex::new(None), before: Firewall::take() };
+        let folder = new_daemon_folder();
+        let door = Door::new(&folder);
+        let own = Self { folder, daemon: Mutex::new(None), before: Firewall::take(), door };
         say(&format!("starting a dockerd in {}", own.folder.display()));
         own.resume();
         own
@@ -50,6 +52,10 @@ impl Dockerd {
 
     pub(super) fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
+    }
+
+    pub(super) const fn door(&self) -> &Door {
+        &self.door
     }
 
     fn socket(&self) -> PathBuf {
@@ -72,6 +78,7 @@ impl Dockerd {
             "--host",
             &self.host(),
         ]);
+        command.args(self.door.options());
         for (option, name) in
             [("--data-root", "data"), ("--exec-root", "exec"), ("--pidfile", "pid")]
         {
@@ -92,24 +99,9 @@ impl Dockerd {
 
     /// Stops it, its containers with it.
     pub(super) fn halt(&self) {
-        let Some(mut child) = self.daemon().take() else { return };
-        let pid = Pid::from_child(&child);
-        let pidfd =
-            pidfd_open(pid, PidfdFlags::empty()).expect("a child that was not reaped is there");
-        // It may have ended by itself.
-        let _ = kill_process(pid, Signal::TERM);
-        let patience =
-            Timespec { tv_sec: PATIENCE.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
-        let ended =
-            poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&patience));
-        if !ended.is_ok_and(|ended| ended > 0) {
-            say(&format!(
-                "dockerd does not end and is killed, its log is {}/log",
-                self.folder.display()
-            ));
-            let _ = kill_process(pid, Signal::KILL);
+        if let Some(child) = self.daemon().take() {
+            end(child, &self.folder);
         }
-        child.wait().expect("a child can be waited for");
     }
 
     /// Stops it and removes everything of it.
@@ -122,6 +114,44 @@ impl Dockerd {
     fn daemon(&self) -> std::sync::MutexGuard<'_, Option<Child>> {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A folder for the data of a `dockerd` whose file `pid` is in it. What a run that is killed leaves in it, a later run removes.
+///
+/// # Panics
+/// When none can be made.
+#[must_use]
+pub fn new_daemon_folder() -> PathBuf {
+    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(disk());
+    folder.expect("a folder can be made on the disk of the tests").keep()
+}
+
+/// Stops a `dockerd`, and removes its folder with all that is mounted in it.
+///
+/// # Panics
+/// When the folder cannot be removed.
+pub fn end_daemon(child: Child, folder: &Path) {
+    end(child, folder);
+    remove_folder(folder);
+}
+
+fn end(mut child: Child, folder: &Path) {
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
+    }
+    let pid = Pid::from_child(&child);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child that was not reaped is there");
+    // It may have ended by itself.
+    let _ = kill_process(pid, Signal::TERM);
+    let patience =
+        Timespec { tv_sec: PATIENCE.as_secs().try_into().unwrap_or(i64::MAX), tv_nsec: 0 };
+    let ended =
+        poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&patience));
+    if !ended.is_ok_and(|ended| ended > 0) {
+        say(&format!("dockerd does not end and is killed, its log is {}/log", folder.display()));
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    child.wait().expect("a child can be waited for");
 }
 
 /// Whether an engine answers at a socket.

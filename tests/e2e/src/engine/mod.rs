@@ -6,24 +6,43 @@
 //! ```
 
 mod dockerd;
+mod door;
 mod firewall;
 mod snapshot;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use dockerd::Dockerd;
+pub use dockerd::{end_daemon, new_daemon_folder};
 
 use crate::Run;
 
 static SHARED: OnceLock<Engine> = OnceLock::new();
+/// What leads to an engine, and says how it is spoken to.
+const WAYS: [&str; 7] = [
+    "DOCKER_API_VERSION",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTEXT",
+    "DOCKER_HOST",
+    "DOCKER_TLS",
+    "DOCKER_TLS_VERIFY",
+];
 /// Where the machine's own engine listens.
 const SOCKET: &str = "/var/run/docker.sock";
+
+/// A command whose environment leads to no engine.
+pub fn without_ways(run: Run) -> Run {
+    WAYS.into_iter().fold(run, Run::without_env)
+}
 
 /// An engine.
 #[derive(Debug)]
 pub struct Engine {
     host: String,
+    /// Whether somebody named it by `$DOCKER_HOST`, perhaps with certificates beside that.
+    named: bool,
     own: Option<Dockerd>,
 }
 
@@ -36,13 +55,14 @@ impl Engine {
     pub fn shared() -> &'static Self {
         SHARED.get_or_init(|| {
             if let Some(host) = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) {
-                return Self { host, own: None };
+                return Self { host, named: true, own: None };
             }
             if dockerd::answers(Path::new(SOCKET)) {
-                return Self { host: format!("unix://{SOCKET}"), own: None };
+                let host = format!("unix://{SOCKET}");
+                return Self { host, named: false, own: None };
             }
             let own = Dockerd::start();
-            Self { host: own.host(), own: Some(own) }
+            Self { host: own.host(), named: false, own: Some(own) }
         })
     }
 
@@ -68,6 +88,17 @@ impl Engine {
         self.own.is_some()
     }
 
+    /// The value of `$DOCKER_HOST` for it over TLS, as if it were on another machine; and the folder with `ca.pem`, `cert.pem` and
+    /// `key.pem` that it asks for then.
+    ///
+    /// # Panics
+    /// When it is not the tests' own.
+    #[must_use]
+    pub fn over_tls(&self) -> (String, PathBuf) {
+        let own = self.own.as_ref().expect("only the tests' own engine has a port");
+        (own.door().host(), own.door().client())
+    }
+
     /// Stops it, calls `meanwhile`, and starts it again.
     ///
     /// # Panics
@@ -81,8 +112,14 @@ impl Engine {
 
     /// The `docker` command with these arguments.
     pub fn docker<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Run {
-        let docker = Run::new("docker").env("DOCKER_HOST", &self.host);
-        docker.without_env("DOCKER_CONTEXT").args(arguments)
+        self.lead(Run::new("docker")).args(arguments)
+    }
+
+    /// Has the environment of a command lead to it. What leads whoever runs the tests elsewhere does not count; what belongs to
+    /// `$DOCKER_HOST` stays with that.
+    pub(crate) fn lead(&self, run: Run) -> Run {
+        let run = if self.named { run.without_env("DOCKER_CONTEXT") } else { without_ways(run) };
+        run.env("DOCKER_HOST", &self.host)
     }
 
     /// What `docker` says to these arguments, a line each.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -38,10 +38,7 @@ impl TestAuthority {
     /// When one is no name.
     #[must_use]
     pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let parameters = CertificateParams::new(names).expect("they are names");
-        let key = KeyPair::generate().expect("a key can be made");
-        let certificate = parameters.signed_by(&key, &self.issuer).expect("the authority signs");
+        let (certificate, key) = self.signed(names);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
@@ -51,6 +48,24 @@ impl TestAuthority {
             .with_single_cert(vec![certificate.der().clone()], key)
             .expect("key and certificate belong together");
         Arc::new(config)
+    }
+
+    /// A certificate for these names or addresses and its key, PEM: for a server, and for a client as well.
+    ///
+    /// # Panics
+    /// When one is no name.
+    #[must_use]
+    pub fn identity(&self, names: &[&str]) -> (String, String) {
+        let (certificate, key) = self.signed(names);
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn signed(&self, names: &[&str]) -> (Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let parameters = CertificateParams::new(names).expect("they are names");
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("the authority signs");
+        (certificate, key)
     }
 }
 

@@ -3,7 +3,7 @@
 use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, SOON, case, wait_until};
 
 pub(crate) const CASES: [Case; 2] = [
-    case("addons/come_and_go", About::Nodes, come_and_go),
+    case("addons/come_and_go", About::Grounds, come_and_go),
     case("addons/answer_with_a_control_plane_lost", About::Nodes, answer_with_a_control_plane_lost),
 ];
 

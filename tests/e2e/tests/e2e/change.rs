@@ -1,5 +1,7 @@
 //! A cluster changes while it lives: nodes come and go, labels and limits, ports, control planes.
 
+mod control_planes;
+
 use bivouac_e2e::{
     About, Case, Cluster, Ground, HostSnapshot, Provider, SOON, case, fetch, free_ports, wait_until,
 };
@@ -10,8 +12,8 @@ use crate::life;
 pub(crate) const CASES: [Case; 4] = [
     case("change/the_file_changes", About::Grounds, the_file_changes),
     case("change/nodes_are_added_and_removed", About::Grounds, nodes_are_added_and_removed),
-    case("change/stop_and_start", About::Grounds, stop_and_start),
-    case("change/control_planes", About::Grounds, control_planes),
+    case("change/stop_and_start", About::GroundsAndKubeadm, stop_and_start),
+    case("change/control_planes", About::Grounds, control_planes::come_and_go),
 ];
 
 /// The cluster file with this group of workers.
@@ -141,11 +143,16 @@ fn stop_and_start(ground: &Ground) {
     let _ = cluster.kubectl(made).success();
     let name = cluster.name();
     let address = cluster.address("worker-0");
+    life::storage::is_written(&cluster);
+    let certificates = certificates(&cluster);
 
-    let _ = ground.bivouac(["stop", name]).success().expect_output(&["2 nodes are stopped"]);
+    let stop = ground.bivouac(["stop", "--all"]).success();
+    let _ = stop.expect_output(&[name, "2 nodes are stopped"]);
     let _ = ground.bivouac(["status", name]).outcome().expect_code(1).expect_output(&["stopped"]);
-    let _ = ground.usable_by("start", [name]).success();
+    let _ = ground.usable_by("start", ["--all"]).success();
     assert_eq!(cluster.address("worker-0"), address);
+    assert!(self::certificates(&cluster) == certificates, "certificates were made anew");
+    life::storage::is_kept(&cluster);
     let word = ["get", "configmap", "kept", "-o", "jsonpath={.data.word}"];
     assert_eq!(cluster.kubectl(word).success().stdout(), "survived");
 
@@ -158,47 +165,12 @@ fn stop_and_start(ground: &Ground) {
     before.expect_nothing_left(ground);
 }
 
-fn control_planes(ground: &Ground) {
-    let cluster = ground.cluster("planes");
-    let before = HostSnapshot::take(ground);
-    let planes = |count: u32| {
-        cluster.file(&format!(
-            "  nodes:\n  - {{role: control-plane, count: {count}}}\n  - {{role: worker}}\n"
-        ))
-    };
-    let _ = up(&cluster, &planes(1));
-    let made = ["create", "configmap", "kept", "--from-literal=word=survived"];
-    let _ = cluster.kubectl(made).success();
-    let _ = up(&cluster, &planes(3));
-    let kept = |what: &str| {
-        let word = ["get", "configmap", "kept", "-o", "jsonpath={.data.word}"];
-        wait_until(what, SOON, || {
-            let outcome = cluster.kubectl(word).outcome();
-            if outcome.code == 0 { Ok(outcome.stdout()) } else { Err(outcome.to_string()) }
-        })
-    };
-    // The first one is nothing special, and neither is what it had.
-    cluster.lose_node("control-plane-0");
-    assert_eq!(kept("the others answer"), "survived");
-    let _ = cluster.kubectl(["create", "configmap", "meanwhile"]).success();
-    without_a_majority(&cluster);
-    let whole = done(&up(&cluster, &planes(3)));
-    for action in ["create-node control-plane-0", "start-node control-plane-1"] {
-        assert!(whole.contains(&action.to_owned()), "{whole:?}");
-    }
-    let _ = cluster.kubectl(["get", "configmap", "meanwhile"]).success();
-
-    let one = up(&cluster, &planes(1));
-    assert!(done(&one).contains(&"destroy-node control-plane-2".to_owned()), "{one:#}");
-    assert_eq!(kept("one is left"), "survived");
-    let _ = cluster.down().success();
-    before.expect_nothing_left(ground);
-}
-
-/// With one control plane lost and another one stopped, nothing that the others must agree upon is begun.
-fn without_a_majority(cluster: &Cluster<'_>) {
-    cluster.stop_node("control-plane-1");
-    let remove = ["node", "remove", "control-plane-1", "--cluster", cluster.name()];
-    let refused = cluster.ground().bivouac(remove).outcome().expect_code(1);
-    let _ = refused.expect_errors(&["1 of 3 are there, 2 must agree", "plan.no_quorum"]);
+/// What the first node shows to whoever asks it, and what the user asks by.
+fn certificates(cluster: &Cluster<'_>) -> [String; 3] {
+    let [authority, server] = ["ca.crt", "apiserver.crt"].map(|name| {
+        let file = format!("/etc/kubernetes/pki/{name}");
+        cluster.exec("control-plane-0", ["cat", &file]).success().stdout()
+    });
+    let user = std::fs::read_to_string(cluster.ground().kubeconfig()).expect("`up` wrote it");
+    [authority, server, user]
 }

@@ -28,6 +28,7 @@ const NODE: &str = NODES[0];
 const EXAMPLE: &str = "../../examples/k8s-test-cluster/cluster.yaml";
 const READY: &str =
     "jsonpath={range .items[*]}{.status.conditions[?(@.type==\"Ready\")].status} {end}";
+const DEFAULTS: &str = "jsonpath={range .items[*]}{.metadata.annotations.storageclass\\.kubernetes\\.io/is-default-class} {end}";
 
 fn an_exported_cluster_comes_up_alone(ground: &Ground) {
     let cluster = ground.cluster("export");
@@ -67,11 +68,15 @@ fn the_test_cluster_comes_up_by_compose(ground: &Ground) {
     let cluster = ground.cluster("test-cluster");
     let before = HostSnapshot::take(ground);
     let project = export(&cluster, &Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLE));
-    let _ = project.compose(["up", "--detach", "--wait"]).success();
+    // As the original is started, which does not wait.
+    let _ = project.compose(["up", "-d"]).success();
+    all_are_healthy(&project);
     all_are_ready(&project);
     let server = "--server=https://localhost:36443";
     let ready = project.kubectl(NODE, [server, "get", "--raw", "/readyz"]).success();
     let _ = ready.expect_output(&["ok"]);
+    let classes = project.kubectl(NODE, ["get", "storageclasses", "-o", DEFAULTS]).success();
+    assert_eq!(classes.stdout(), "true ", "{classes}");
     let _ = project.compose(["down", "--volumes"]).success();
     before.expect_nothing_left(ground);
 }
@@ -131,6 +136,16 @@ fn export<'a>(cluster: &Cluster<'a>, file: &Path) -> Project<'a> {
     let said = export.args([file, Path::new("--output-dir"), project.folder()]).success();
     let _ = said.expect_output(&["exported cluster", cluster.name()]);
     project
+}
+
+/// Waits for what `--wait` waits for.
+#[track_caller]
+fn all_are_healthy(project: &Project<'_>) {
+    wait_until("all nodes are healthy", 2 * SOON, || {
+        let health = project.compose(["ps", "--all", "--format", "{{.Health}}"]).outcome();
+        let all = health.stdout() == "healthy\n".repeat(NODES.len());
+        if all { Ok(()) } else { Err(health.to_string()) }
+    });
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use bivouac_e2e::{About, Case, Ground, case};
 use crate::life;
 
 pub(crate) const CASES: [Case; 1] =
-    [case("drain/takes_as_long_as_is_said", About::Nodes, takes_as_long_as_is_said)];
+    [case("drain/takes_as_long_as_is_said", About::Grounds, takes_as_long_as_is_said)];
 
 /// A budget that allows nothing keeps a pod on its node: for as long as is said, or not at all.
 fn takes_as_long_as_is_said(ground: &Ground) {

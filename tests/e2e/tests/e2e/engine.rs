@@ -4,13 +4,18 @@ use bivouac_e2e::{
     About, Case, Cluster, Ground, HostSnapshot, Provider, Run, SOON, case, wait_until,
 };
 
-pub(crate) const CASES: [Case; 6] = [
+pub(crate) const CASES: [Case; 7] = [
     case("engine/no_engine", About::One(Provider::Docker), no_engine),
     case("engine/no_permission", About::One(Provider::Docker), no_permission),
     case("engine/a_container_of_somebody_else", About::One(Provider::Docker), somebody_else),
     case("engine/a_container_is_restarted", About::One(Provider::Docker), container_restarted),
     case("engine/the_image_is_removed", About::One(Provider::Docker), image_removed),
     case("engine/the_engine_is_restarted", About::OwnEngine, engine_restarted),
+    case(
+        "engine/the_engine_is_restarted_while_a_cluster_comes_up",
+        About::OwnEngine,
+        restarted_early,
+    ),
 ];
 
 const NODES: [&str; 2] = ["control-plane-0", "worker-0"];
@@ -160,4 +165,25 @@ fn engine_restarted(ground: &Ground) {
     });
     is_as_before(&cluster, &addresses, "after");
     let _ = cluster.down().success();
+}
+
+/// Whether `up` survives it or not: it says so, the next one goes on, and nothing is left in the end.
+fn restarted_early(ground: &Ground) {
+    let cluster = ground.cluster("early");
+    let before = HostSnapshot::take(ground);
+    let file = cluster.file(SPEC);
+    let up = cluster.up(&file).env("BIVOUAC_PROGRESS", "json").start();
+    let _ = up.wait_for_error_line("a node", |line| line.contains("\"event\":\"node-started\""));
+    ground.engine().restart(|| ());
+    let outcome = up.finish(5 * SOON);
+    if outcome.code != 0 {
+        let outcome = outcome.expect_code(1).expect_errors(&["hint:"]);
+        let is_told = ["provider.docker.", "engine.node_ended"];
+        assert!(is_told.iter().any(|code| outcome.stderr.contains(code)), "{outcome}");
+    }
+    let _ = cluster.up(&file).success();
+    let addresses = remember(&cluster);
+    is_as_before(&cluster, &addresses, "pod");
+    let _ = cluster.down().success();
+    before.expect_nothing_left(ground);
 }

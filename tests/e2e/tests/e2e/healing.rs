@@ -1,9 +1,14 @@
-//! What was killed comes back: a service, a node, and bivouac itself in the middle of its work.
+//! What was killed comes back: a service, a node, the whole host, and bivouac itself in the middle of its work.
 
-use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, Running, SOON, case, wait_until};
+mod reboot;
 
-pub(crate) const CASES: [Case; 3] = [
+use bivouac_e2e::{
+    About, Case, Cluster, Ground, HostSnapshot, Provider, Running, SOON, case, wait_until,
+};
+
+pub(crate) const CASES: [Case; 4] = [
     case("healing/what_is_killed_comes_back", About::Grounds, what_is_killed_comes_back),
+    case("healing/the_host_restarts", About::One(Provider::Linux), reboot::the_host_restarts),
     case("healing/an_up_that_is_killed", About::Grounds, an_up_that_is_killed),
     case("healing/ctrl_c", About::Grounds, ctrl_c),
 ];

@@ -251,6 +251,7 @@ fn members_come_and_go(ground: &Ground) {
     members_become(&cluster, "member-0,ONLINE\nmember-1,ONLINE\nmember-2,ONLINE\n");
     launch(&cluster, &PAIRS);
     let _ = within(&cluster, "c1", ["touch", "/root/kept"]).success();
+    whoever_is_away_keeps_what_it_has(&cluster);
 
     let _ = node("remove").args(["member-1"]).success();
     members_become(&cluster, "member-0,ONLINE\nmember-2,ONLINE\n");
@@ -265,6 +266,24 @@ fn members_come_and_go(ground: &Ground) {
     let _ = ground.bivouac(["status", name]).success();
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
+}
+
+/// A member that does not run, and one of which only its data is there.
+fn whoever_is_away_keeps_what_it_has(cluster: &Cluster<'_>) {
+    let up = || {
+        let _ = cluster.up(&file(cluster, "", "count: 3")).success();
+        members_become(cluster, "member-0,ONLINE\nmember-1,ONLINE\nmember-2,ONLINE\n");
+        let kept = instance(cluster, "c2").unwrap_or_else(|why| panic!("c2 is lost: {why}"));
+        assert_eq!(kept["location"], "member-2", "{kept:#}");
+        reaches(cluster, "c0", "c2");
+    };
+    cluster.stop_node("member-2");
+    let remove = ["node", "remove", "member-2", "--cluster", cluster.name()];
+    let refused = cluster.ground().bivouac(remove).outcome().expect_code(1);
+    let _ = refused.expect_errors(&["member-2 does not answer, and it alone has: instance c2"]);
+    up();
+    cluster.lose_all_but_data("member-2");
+    up();
 }
 
 /// It runs on one of these members, and is found by its name there.

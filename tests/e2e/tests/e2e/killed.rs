@@ -11,11 +11,11 @@ use bivouac_e2e::{
 use serde_json::{Value, json};
 
 pub(crate) const CASES: [Case; 5] = [
-    case("killed/up", About::Nodes, up),
-    case("killed/node_add", About::Nodes, node_add),
-    case("killed/upgrade", About::Nodes, upgrade),
-    case("killed/snapshot_restore", About::Nodes, snapshot_restore),
-    case("killed/down", About::Nodes, down),
+    case("killed/up", About::Grounds, up),
+    case("killed/node_add", About::Grounds, node_add),
+    case("killed/upgrade", About::Grounds, upgrade),
+    case("killed/snapshot_restore", About::Grounds, snapshot_restore),
+    case("killed/down", About::Grounds, down),
 ];
 
 const OLD: &str = "v1.36.1";

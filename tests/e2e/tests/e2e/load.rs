@@ -36,14 +36,43 @@ fn archives_come_onto_every_node(ground: &Ground) {
 
 /// An image of one word that is loaded from an archive runs on each node of [`NODES`]; each attempt has a name of its own.
 pub(crate) fn a_word(cluster: &Cluster<'_>, attempt: &str) {
-    let ground = cluster.ground();
-    let word = format!("{attempt} word of process {}", std::process::id());
-    let name = format!("word-{attempt}");
-    let image = TestImage::new(&format!("bivouac.test/e2e/{name}:1"), &busybox(cluster), &word);
-    ground.write("word.tar", image.oci_archive());
-    let _ = load(ground, cluster, "word.tar").success();
-    cluster.apply(&pods(attempt, &name));
-    prints(cluster, attempt, &name, &word);
+    Loaded::new(cluster, attempt).runs(cluster, attempt);
+}
+
+/// An image of one word, on all nodes of a cluster and in no registry.
+pub(crate) struct Loaded {
+    name: String,
+    word: String,
+}
+
+impl Loaded {
+    /// Loads one, from an archive.
+    pub(crate) fn new(cluster: &Cluster<'_>, name: &str) -> Self {
+        let ground = cluster.ground();
+        Self::by(cluster, name, |image, _| {
+            ground.write("word.tar", image.oci_archive());
+            let _ = load(ground, cluster, "word.tar").success();
+        })
+    }
+
+    /// Has `load` load one, which is told its full name too.
+    pub(crate) fn by(
+        cluster: &Cluster<'_>,
+        name: &str,
+        load: impl FnOnce(&TestImage, &str),
+    ) -> Self {
+        let word = format!("{name} word of process {}", std::process::id());
+        let name = format!("word-{name}");
+        let full = format!("bivouac.test/e2e/{name}:1");
+        load(&TestImage::new(&full, &busybox(cluster), &word), &full);
+        Self { name, word }
+    }
+
+    /// Runs it on each node of [`NODES`]; each attempt has a name of its own.
+    pub(crate) fn runs(&self, cluster: &Cluster<'_>, attempt: &str) {
+        cluster.apply(&pods(attempt, &self.name));
+        prints(cluster, attempt, &self.name, &self.word);
+    }
 }
 
 fn busybox(cluster: &Cluster<'_>) -> Vec<u8> {

@@ -3,16 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use bivouac_e2e::{
-    About, Case, Cluster, Ground, HostSnapshot, Provider, SOON, case, fetch, say, wait_until,
-};
+use bivouac_e2e::{About, Case, Cluster, Ground, HostSnapshot, SOON, case, fetch, say, wait_until};
 use serde_json::Value;
 
 use crate::life;
 
 pub(crate) const CASES: [Case; 2] = [
     case("load_balancer/services_are_reached", About::Pairs, services_are_reached),
-    case("load_balancer/two_families", About::One(Provider::Linux), two_families),
+    case("load_balancer/two_families", About::Grounds, two_families),
 ];
 
 /// The API says only after most of a minute that a node is lost; the other nodes must not wait for that.

@@ -4,7 +4,9 @@
 //! whatever `--test-threads` says: they look at the whole machine.
 
 mod addons;
+mod bench;
 mod cache;
+mod certificates;
 mod change;
 mod compose;
 mod disks;
@@ -22,6 +24,7 @@ mod load_balancer;
 mod network;
 mod nothing_left;
 mod registries;
+mod remote;
 mod side_by_side;
 mod snapshot;
 mod test_cluster;
@@ -48,8 +51,10 @@ const CASES: &[&[Case]] = &[
     &healing::CASES,
     &change::CASES,
     &addons::CASES,
+    &bench::CASES,
     &registries::CASES,
     &cache::CASES,
+    &certificates::CASES,
     &drain::CASES,
     &upgrade::CASES,
     &killed::CASES,
@@ -60,6 +65,7 @@ const CASES: &[&[Case]] = &[
     &nothing_left::CASES,
     &test_cluster::CASES,
     &engine::CASES,
+    &remote::CASES,
     &compose::CASES,
 ];
 

@@ -5,14 +5,16 @@ use serde_json::Value;
 
 use crate::life;
 
-pub(crate) const CASES: [Case; 3] = [
+pub(crate) const CASES: [Case; 4] = [
     case("network/flannel", About::Grounds, flannel),
-    case("network/none", About::Nodes, none),
+    case("network/none", About::Grounds, none),
     case("network/two_families", About::Grounds, two_families),
+    case("network/the_other_family_alone", About::Grounds, the_other_family_alone),
 ];
 
 const NODES: [&str; 2] = ["control-plane-0", "worker-0"];
 const SPEC: &str = "  nodes:\n  - {role: control-plane}\n  - {role: worker}\n";
+const BY_NAME: &str = "http://web.default.svc.cluster.local";
 
 fn up<'a>(ground: &'a Ground, cni: &str) -> Cluster<'a> {
     let cluster = ground.cluster(cni);
@@ -41,7 +43,7 @@ fn flannel(ground: &Ground) {
     let ways = [
         ("web-0", format!("http://{}:8080", addresses[1]), "hostname: web-1"),
         ("web-1", format!("http://{}:8080", addresses[0]), "hostname: web-0"),
-        ("web-1", "http://web.default.svc.cluster.local".to_owned(), "hostname: web-0"),
+        ("web-1", BY_NAME.to_owned(), "hostname: web-0"),
     ];
     for (pod, url, wanted) in ways {
         let answer = wait_until("a pod of another node answers", SOON, || {
@@ -58,40 +60,52 @@ fn flannel(ground: &Ground) {
 
 /// Nodes, pods and Services have an address of each family, and are reached at both.
 fn two_families(ground: &Ground) {
+    are_reached_at_each_address(ground, "IPv4, IPv6", "RequireDualStack", &[false, true]);
+}
+
+/// No address of IPv4 is needed for anything.
+fn the_other_family_alone(ground: &Ground) {
+    are_reached_at_each_address(ground, "IPv6", "SingleStack", &[true]);
+}
+
+/// In a cluster of these families, a Service with this policy; `are_ipv6` says of each address that is wanted whether it is one of IPv6.
+fn are_reached_at_each_address(ground: &Ground, families: &str, policy: &str, are_ipv6: &[bool]) {
     let cluster = ground.cluster("families");
     let before = HostSnapshot::take(ground);
-    let file = cluster.file(&format!("{SPEC}  network: {{ipFamilies: [IPv4, IPv6]}}\n"));
+    let file = cluster.file(&format!("{SPEC}  network: {{ipFamilies: [{families}]}}\n"));
     let _ = cluster.up(&file).success();
     let image = life::image(ground, "web");
     for (index, node) in NODES.iter().enumerate() {
         let _ = life::run_once(&cluster, &format!("web-{index}"), node, &image, &[]).success();
     }
-    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  ipFamilyPolicy: RequireDualStack\n  \
-                   selector: {run: web-0}\n  ports: [{port: 80, targetPort: 8080}]\n";
-    cluster.apply(service);
-    for node in NODES {
-        let addresses = cluster.get(["node", node])["status"]["addresses"].clone();
-        let internal = addresses.as_array().into_iter().flatten();
-        let internal = internal.filter(|address| address["type"] == "InternalIP").count();
-        assert_eq!(internal, 2, "{addresses:#}");
-    }
-    let list = |object: &Value, key: &str| -> Vec<String> {
-        let items = object.as_array().into_iter().flatten();
-        let text = |item: &Value| item.as_str().or(item[key].as_str()).map(str::to_owned);
-        items.filter_map(text).collect()
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web}}\nspec:\n  ipFamilyPolicy: {policy}\n  \
+         selector: {{run: web-0}}\n  ports: [{{port: 80, targetPort: 8080}}]\n"
+    ));
+    let expect = |addresses: &[String]| {
+        let found: Vec<bool> = addresses.iter().map(|address| address.contains(':')).collect();
+        assert_eq!(found, are_ipv6, "{addresses:?}");
     };
+    for node in NODES {
+        let mut addresses = cluster.get(["node", node])["status"]["addresses"].clone();
+        if let Some(addresses) = addresses.as_array_mut() {
+            addresses.retain(|address| address["type"] == "InternalIP");
+        }
+        expect(&texts(&addresses, "address"));
+    }
     cluster.wait("pod/web-0", "condition=Ready");
     cluster.wait("pod/web-1", "condition=Ready");
-    let pod = list(&cluster.get(["pod", "web-0"])["status"]["podIPs"], "ip");
-    let service = list(&cluster.get(["service", "web"])["spec"]["clusterIPs"], "");
-    assert!(pod.len() == 2 && service.len() == 2, "{pod:?} {service:?}");
-    let urls = [
-        format!("http://{}:8080", pod[0]),
-        format!("http://[{}]:8080", pod[1]),
-        format!("http://{}", service[0]),
-        format!("http://[{}]", service[1]),
-    ];
-    for url in urls {
+    let pod = texts(&cluster.get(["pod", "web-0"])["status"]["podIPs"], "ip");
+    let service = texts(&cluster.get(["service", "web"])["spec"]["clusterIPs"], "");
+    expect(&pod);
+    expect(&service);
+    let url = |address: &String, port: u16| match address.contains(':') {
+        true => format!("http://[{address}]:{port}"),
+        false => format!("http://{address}:{port}"),
+    };
+    let pods = pod.iter().map(|address| url(address, 8080));
+    let services = service.iter().map(|address| url(address, 80));
+    for url in pods.chain(services).chain([BY_NAME.to_owned()]) {
         let answer = wait_until("a pod of another node answers", SOON, || {
             let asked = cluster.kubectl(["exec", "web-1", "--", "/bin/web", "get", &url]).outcome();
             if asked.code == 0 { Ok(asked) } else { Err(asked.to_string()) }
@@ -100,6 +114,12 @@ fn two_families(ground: &Ground) {
     }
     let _ = cluster.down().success();
     before.expect_nothing_left(ground);
+}
+
+/// The items of a list that are texts, or have one of this name.
+fn texts(list: &Value, name: &str) -> Vec<String> {
+    let items = list.as_array().into_iter().flatten();
+    items.filter_map(|item| item.as_str().or(item[name].as_str()).map(str::to_owned)).collect()
 }
 
 /// The nodes are there and wait for a network that the user installs.

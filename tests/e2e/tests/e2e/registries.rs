@@ -8,7 +8,11 @@ use bivouac_e2e::{
 };
 
 pub(crate) const CASES: [Case; 2] = [
-    case("registries/mirrors_passwords_and_a_proxy", About::Grounds, mirrors_passwords_and_a_proxy),
+    case(
+        "registries/mirrors_passwords_and_a_proxy",
+        About::GroundsAndKubeadm,
+        mirrors_passwords_and_a_proxy,
+    ),
     case("registries/what_is_missing_is_told", About::Bivouac, what_is_missing_is_told),
 ];
 

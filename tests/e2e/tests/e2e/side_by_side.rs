@@ -3,7 +3,7 @@
 use bivouac_e2e::{About, Case, Cluster, Ground, Provider, Run, SOON, Setting, case};
 
 pub(crate) const CASES: [Case; 2] = [
-    case("side_by_side/two_clusters", About::Nodes, two_clusters),
+    case("side_by_side/two_clusters", About::Grounds, two_clusters),
     case("side_by_side/two_grounds", About::One(Provider::Docker), two_grounds),
 ];
 

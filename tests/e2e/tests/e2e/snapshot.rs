@@ -1,17 +1,18 @@
 //! Snapshots and forks: what a cluster was comes back, and a second one lives beside the first.
 
+use std::collections::BTreeSet;
+
 use bivouac_e2e::{
-    About, Case, Cluster, Ground, HostSnapshot, Outcome, Provider, SOON, case, fetch, free_ports,
-    wait_until,
+    About, Case, Cluster, Ground, HostSnapshot, Outcome, SOON, case, fetch, free_ports, wait_until,
 };
 
-use crate::life;
+use crate::{life, load};
 
 pub(crate) const CASES: [Case; 4] = [
     case("snapshot/save_and_restore", About::Grounds, save_and_restore),
     case("snapshot/fork", About::Grounds, fork),
-    case("snapshot/control_planes", About::One(Provider::Linux), control_planes),
-    case("snapshot/refusals", About::One(Provider::Linux), refusals),
+    case("snapshot/control_planes", About::Grounds, control_planes),
+    case("snapshot/refusals", About::Grounds, refusals),
 ];
 
 const NODE_PORT: u16 = 30080;
@@ -102,6 +103,7 @@ fn save_and_restore(ground: &Ground) {
     let name = cluster.name().to_owned();
     let _ = cluster.up(&cluster.file(WORKER)).success();
     deploy(&cluster);
+    let loaded = load::Loaded::new(&cluster, "saved");
 
     let saved = ground.bivouac(["snapshot", "save", "first", &name, "--output", "json"]);
     let saved = saved.success().json();
@@ -138,6 +140,8 @@ fn save_and_restore(ground: &Ground) {
     let _ = ground.bivouac(["snapshot", "restore", "first"]).success();
     expect_word(&cluster, "saved");
     is_alive(&cluster, "client");
+    // Nobody else has what was loaded.
+    loaded.runs(&cluster, "restored");
     let _ = cluster.down().success();
     let _ = ground.bivouac(["snapshot", "delete", "first", "--cluster", &name]).success();
     assert!(!ground.state().join("snapshots").exists());
@@ -192,28 +196,81 @@ fn control_planes(ground: &Ground) {
     let (first, second) = (ground.cluster("three"), ground.cluster("copy"));
     let before = HostSnapshot::take(ground);
     let _ = first.up(&first.file("  nodes: [{role: control-plane, count: 3}]\n")).success();
-    let made = ["create", "configmap", "word", "--from-literal=word=saved"];
-    let _ = first.kubectl(made).success();
-    let _ = ground.bivouac(["snapshot", "save", "whole", first.name()]).success();
-    let _ = first.kubectl(["delete", "configmap", "word"]).success();
+    lead_elsewhere(ground, &first);
+    // It hears nothing more, and would found the fork without what the others have confirmed.
+    let stop = ["exec", "control-plane-0", "--cluster", first.name(), "--"];
+    let stop = stop.into_iter().chain(["pkill", "-STOP", "-x", "etcd"]);
+    let _ = ground.bivouac(stop).success();
+    let confirmed = save_among_writes(ground, &first);
+    wait_until("somebody writes", SOON, || create(&first, "later"));
     let _ = ground.bivouac(["snapshot", "restore", "whole", first.name()]).success();
     let fork = ["fork", second.name(), "--snapshot", "whole"];
     let _ = ground.bivouac(fork).success();
+    let [restored, forked] = [&first, &second].map(words);
+    for words in [&restored, &forked] {
+        assert!(confirmed.is_subset(words), "{confirmed:?} {words:?}");
+        // Of what was written one after another, nothing in between is missing.
+        assert_eq!(words.len(), words.last().map_or(0, |last| last + 1), "{words:?}");
+    }
+    // At most one was on its way.
+    assert!(restored.len().abs_diff(forked.len()) <= 1, "{restored:?} {forked:?}");
     for cluster in [&first, &second] {
-        let _ = cluster.kubectl(["get", "configmap", "word"]).success();
         // Any of them may be lost.
         cluster.stop_node("control-plane-0");
-        wait_until("the others answer", SOON, || {
-            let made = cluster.kubectl(["create", "configmap", "later"]).outcome();
-            // One that was cut short has made it all the same.
-            let is_made = made.code == 0 || made.stderr.contains("AlreadyExists");
-            if is_made { Ok(()) } else { Err(made.to_string()) }
-        });
+        wait_until("the others answer", SOON, || create(cluster, "later"));
     }
     let _ = first.down().success();
     let _ = second.down().success();
     let _ = ground.bivouac(["snapshot", "delete", "whole"]).success();
     before.expect_nothing_left(ground);
+}
+
+fn create(cluster: &Cluster<'_>, name: &str) -> Result<(), String> {
+    let made = cluster.kubectl(["create", "configmap", name, "--request-timeout=10s"]).outcome();
+    // One that was cut short has made it all the same.
+    let is_made = made.code == 0 || made.stderr.contains("AlreadyExists");
+    if is_made { Ok(()) } else { Err(made.to_string()) }
+}
+
+/// Who founds a fork need not be who hears of everything first. Only who leads can be told to let another lead.
+fn lead_elsewhere(ground: &Ground, cluster: &Cluster<'_>) {
+    let script = "export ETCDCTL_ENDPOINTS=unix:///run/etcd/client.sock
+        exec etcdctl move-leader $(etcdctl member list | grep control-plane-1 | cut -d, -f1)";
+    let mut refused = String::new();
+    // The one that leads then would let itself lead, too.
+    let is_done = (0..3).any(|index| {
+        let node = format!("control-plane-{index}");
+        let command = ["exec", &node, "--cluster", cluster.name(), "--", "/bin/sh", "-c", script];
+        let asked = ground.bivouac(command).outcome();
+        refused.push_str(&format!("{asked}\n"));
+        asked.code == 0
+    });
+    assert!(is_done, "nobody let control-plane-1 lead:\n{refused}");
+}
+
+/// Saves a cluster while somebody writes to it. Gives what was confirmed before.
+fn save_among_writes(ground: &Ground, cluster: &Cluster<'_>) -> BTreeSet<usize> {
+    let mut next = 0..;
+    let mut write = || {
+        let word = format!("word-{}", next.next().unwrap_or_default());
+        // The API of the one whose etcd is silent answers nothing, until clients are led past it.
+        wait_until("somebody writes", SOON, || create(cluster, &word));
+    };
+    (0..3).for_each(|_| write());
+    let saving = ground.bivouac(["snapshot", "save", "whole", cluster.name()]).start();
+    while !saving.has_ended() {
+        write();
+    }
+    let _ = saving.finish(SOON).expect_code(0);
+    (0..3).collect()
+}
+
+/// The numbers of what was written.
+fn words(cluster: &Cluster<'_>) -> BTreeSet<usize> {
+    let list = ["get", "configmaps", "--output", "jsonpath={.items[*].metadata.name}"];
+    let names = cluster.kubectl(list).success().stdout();
+    let words = names.split_whitespace().filter_map(|name| name.strip_prefix("word-"));
+    words.map(|number| number.parse().expect("words are numbered")).collect()
 }
 
 fn refusals(ground: &Ground) {

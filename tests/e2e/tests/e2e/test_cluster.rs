@@ -34,6 +34,8 @@ fn comes_up(ground: &Ground) {
     );
     let classes = cluster.get(["storageclasses"]);
     assert_eq!(classes["items"].as_array().map(Vec::len), Some(1), "{classes:#}");
+    let annotations = &classes["items"][0]["metadata"]["annotations"];
+    assert_eq!(annotations["storageclass.kubernetes.io/is-default-class"], "true", "{classes:#}");
 
     let kubeconfig = std::fs::read_to_string(ground.kubeconfig()).expect("`up` wrote it");
     assert!(kubeconfig.contains("https://127.0.0.1:36443"), "{kubeconfig}");

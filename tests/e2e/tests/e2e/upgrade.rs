@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use bivouac_e2e::{
-    About, Bootstrap, Case, Cluster, Ground, HostSnapshot, Provider, Run, SOON, case, say,
-    wait_until,
+    About, Bootstrap, Case, Cluster, Ground, HostSnapshot, Run, SOON, case, say, wait_until,
 };
 use serde_json::Value;
 
@@ -12,7 +11,7 @@ use crate::life;
 
 pub(crate) const CASES: [Case; 2] = [
     case("upgrade/the_app_keeps_its_data", About::Pairs, the_app_keeps_its_data),
-    case("upgrade/what_fails_is_taken_back", About::One(Provider::Linux), what_fails_is_taken_back),
+    case("upgrade/what_fails_is_taken_back", About::Grounds, what_fails_is_taken_back),
 ];
 
 const OLD: &str = "v1.36.1";
@@ -124,20 +123,24 @@ fn the_app_keeps_its_data(ground: &Ground) {
     before.expect_nothing_left(ground);
 }
 
-/// Runs it. Where there is more than one control plane the API answers meanwhile, but for those whom a server that stops does not answer
-/// any more.
+/// Runs it. Where there is more than one control plane the API answers meanwhile: who was led to a server that stops, and asks again, is
+/// led to another one.
 fn upgraded(cluster: &Cluster<'_>, upgrade: Run, answers: bool) {
     let running = upgrade.start();
-    let (mut answered, mut failed) = (0, 0);
+    let (mut answered, mut failed, mut in_a_row, mut longest) = (0, 0, 0, 0);
     while answers && !running.has_ended() {
         wait_until("the API answers who asks again", SOON, || {
             let asked = cluster.kubectl(["get", "configmap", "kept"]).outcome();
             *if asked.code == 0 { &mut answered } else { &mut failed } += 1;
+            in_a_row = if asked.code == 0 { 0 } else { in_a_row + 1 };
+            longest = longest.max(in_a_row);
             if asked.code == 0 { Ok(()) } else { Err(asked.to_string()) }
         });
     }
     let _ = running.finish(10 * SOON).expect_code(0).expect_output(&[NEW]);
-    say(&format!("meanwhile the API answered {answered} times and failed {failed} times"));
+    say(&format!(
+        "meanwhile the API answered {answered} times and failed {failed} times, at most {longest} times in a row"
+    ));
     assert!(!answers || answered > 0, "nobody asked");
 }
 

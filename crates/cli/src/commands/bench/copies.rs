@@ -27,16 +27,17 @@ fn options(verb: &'static str) -> Result<UpOptions, Problem> {
     })
 }
 
-/// The snapshot, and the fork.
-fn names() -> Result<(SnapshotName, ClusterName), Problem> {
-    let unfit = |error| Problem::from_error("cli.bench", &error);
-    Ok(("bench".parse().map_err(unfit)?, "bench-fork".parse().map_err(unfit)?))
-}
-
 impl Bench<'_> {
+    /// The snapshot, and the fork.
+    fn names(&self) -> Result<(SnapshotName, ClusterName), Problem> {
+        let unfit = |error| Problem::from_error("cli.bench", &error);
+        let fork = format!("{}-fork", self.cluster.name());
+        Ok(("bench".parse().map_err(unfit)?, fork.parse().map_err(unfit)?))
+    }
+
     /// Each as its command does it. The cluster is usable before and afterwards.
     pub(super) async fn copies(&self, life: &mut Life) -> Result<(), Problems> {
-        let (name, second) = names()?;
+        let (name, second) = self.names()?;
         self.forget().await?;
         self.save_and_restore(life, &name).await?;
         // Where there are no forks, there is nothing to measure.
@@ -111,7 +112,7 @@ impl Bench<'_> {
 
     /// Removes what a run leaves, one that was cut short as well.
     pub(super) async fn forget(&self) -> Result<(), Problems> {
-        let (name, second) = &names()?;
+        let (name, second) = &self.names()?;
         let (cluster, state) = (self.cluster.name(), open_state(self.global));
         let provider = Arc::clone(&self.ground.provider);
         let request = DownRequest { cluster: second, provider, state: &state, kubeconfig: None };

@@ -14,7 +14,7 @@ mod table;
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bivouac_engine::{
     DownRequest, Ground, ImageChoice, NodeImages as _, PrepareRequest, Reporter, UpOptions,
@@ -99,8 +99,7 @@ fn wanted(arguments: &args::Bench) -> Result<Cluster, Problems> {
             cluster
         }
     };
-    cluster.metadata.name =
-        "bench".parse().map_err(|error| Problem::from_error("cli.bench", &error))?;
+    cluster.metadata.name = arguments.name.clone();
     if arguments.workers > 0 {
         cluster.add_nodes(usual_role(&cluster), None, arguments.workers)?;
     }
@@ -227,6 +226,7 @@ impl Bench<'_> {
             images: &self.images(),
             state: &state,
             node_image: ImageChoice::Own,
+            now: SystemTime::now(),
         };
         let options = UpOptions {
             agent: home::own_binary()?,

@@ -11,7 +11,7 @@ pub fn render(cluster: &Cluster, control_plane: &NodeName, at: SocketAddr) -> St
         "\
 # Cluster {name}
 
-Made by `bivouac export compose`. It needs Docker 20.10 or newer with Docker Compose 2, no bivouac and no registry.
+Made by `bivouac export compose`. It needs Docker 20.10 or newer with Docker Compose 2.15 or newer, no bivouac and no registry.
 
 ```sh
 docker compose up --detach --wait                # make it, and wait until it is usable

@@ -13,6 +13,7 @@ use super::folder::Folder;
 use super::problem::{failed, timed_out, unfit};
 use crate::docker::EngineEnvironment;
 use crate::docker::engine::Engine;
+use crate::docker::problem::{FULL, LOST, is_disk_full};
 
 /// Where packages put commands of `docker`.
 const PLUGINS: [&str; 4] = [
@@ -33,6 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The last lines of its errors that are told.
 const LINES: usize = 8;
+
+/// What the command, and the library that it shares with `docker`, say of an engine that does not answer or ends meanwhile.
+const LOST_TEXTS: [&str; 4] = [
+    "Cannot connect to the Docker daemon",
+    "error during connect",
+    "connection reset by peer",
+    "unexpected EOF",
+];
+
+/// The first version that knows `cgroup` of a service, which every node needs.
+const OLDEST: (u32, u32) = (2, 15);
 
 /// What it would read of the environment and must not: what is done depends on the cluster alone.
 const FOREIGN: [&str; 14] = [
@@ -79,8 +91,12 @@ impl Compose {
         }
         Err(match old {
             Some((program, version)) => {
-                let message = format!("{program} is version {version}, and 2.0 or newer is needed");
-                unfit("too_old", message).help("install version 2 of Docker Compose")
+                let (major, minor) = OLDEST;
+                let message = format!(
+                    "{program} is version {version}, and {major}.{minor} or newer is needed"
+                );
+                unfit("too_old", message)
+                    .help(format!("install Docker Compose {major}.{minor} or newer, such as the package `docker-compose-plugin` of Docker, or use provider `docker`, which does without it"))
             }
             None => unfit("no_command", "there is no `docker compose` command")
                 .help("install the Docker Compose plugin, or use provider `docker`, which does without it"),
@@ -114,9 +130,9 @@ impl Compose {
         if output.status.success() {
             return Ok(());
         }
-        let mut problem = failed("command", message);
-        problem.causes.push(format!("`{argv}` ended with {}", output.status));
-        problem.causes.push(last_lines(&String::from_utf8_lossy(&output.stderr)));
+        let said = last_lines(&String::from_utf8_lossy(&output.stderr));
+        let mut problem = refused(&said, message, &call.folder.file());
+        problem.causes = vec![format!("`{argv}` ended with {}", output.status), said];
         Err(problem)
     }
 
@@ -133,7 +149,8 @@ impl Compose {
             // The engine that the checks were made on.
             .env("DOCKER_HOST", call.engine.endpoint.to_string())
             .env("LC_ALL", "C")
-            .args(["--ansi", "never", "--progress", "plain"])
+            // Means plain progress, too, for which versions before 2.19 have no option of its own.
+            .args(["--ansi", "never"])
             .args(["--project-name", &project_name(call.cluster)])
             .args(["--project-directory", call.folder.path.as_str()])
             .args(["--file", call.folder.file().as_str()])
@@ -166,8 +183,22 @@ async fn version(program: &Utf8Path) -> Option<String> {
 
 /// One that was built without a version calls itself `dev`: version 1 was never built so.
 fn is_new_enough(version: &str) -> bool {
-    let major = version.split('.').next().unwrap_or_default().parse::<u32>();
-    major.map_or(true, |major| major >= 2)
+    let mut parts = version.split(['.', '-', '+']).map(str::parse::<u32>);
+    let Some(Ok(major)) = parts.next() else { return true };
+    let minor = parts.next().and_then(Result::ok).unwrap_or_default();
+    (major, minor) >= OLDEST
+}
+
+/// What the end of a command means by what it said. Trouble of the engine is told as provider `docker` tells it.
+fn refused(said: &str, message: &str, file: &Utf8Path) -> Problem {
+    let is_lost = LOST_TEXTS.iter().any(|text| said.contains(text));
+    match (is_disk_full(said), is_lost) {
+        (true, _) => failed("disk_full", message).help(FULL),
+        (_, true) => failed("connection", message).help(LOST),
+        _ => failed("command", message).help(format!(
+            "mend what it says, or look at the project with `docker compose --file {file} config`, then run the command again"
+        )),
+    }
 }
 
 fn argv(command: &Command) -> String {
@@ -187,10 +218,29 @@ mod tests {
 
     #[test]
     fn versions_are_told_apart() {
-        for new in ["2.40.3", "2.0.0-rc.1", "5.1.0", "dev"] {
+        for new in ["2.15.0", "2.40.3", "2.40.3-desktop.1", "2.20+ds1", "5.1.0", "dev"] {
             assert!(is_new_enough(new), "{new}");
         }
-        assert!(!is_new_enough("1.29.2"));
+        for old in ["1.29.2", "2.0.0-rc.1", "2.14.2", "2"] {
+            assert!(!is_new_enough(old), "{old}");
+        }
+    }
+
+    #[test]
+    fn trouble_of_the_engine_is_told_as_such() {
+        let code = |said| {
+            let problem = refused(said, "node a cannot be started", "/p/x.yaml".into());
+            assert!(problem.help.is_some() && problem.message.contains("node a"));
+            problem.code
+        };
+        assert_eq!(code("mkdir /x: no space left on device"), "provider.compose.disk_full");
+        for lost in [
+            "Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?",
+            "error during connect: Post \"http://%2Fx/v1.41/containers/create\": EOF",
+        ] {
+            assert_eq!(code(lost), "provider.compose.connection");
+        }
+        assert_eq!(code("services.a.x must be a string"), "provider.compose.command");
     }
 
     #[test]
@@ -219,10 +269,16 @@ mod tests {
         install("v2.40.3");
         let found = Compose::find(&environment).await.unwrap();
         assert_eq!(found, Compose { program: program.clone(), version: "2.40.3".to_owned() });
-        install("1.29.2");
-        match Compose::find(&environment).await {
-            Ok(other) => assert_ne!(other.program, program),
-            Err(problem) => assert_eq!(problem.code, "provider.compose.too_old"),
+        for old in ["1.29.2", "2.14.0"] {
+            install(old);
+            match Compose::find(&environment).await {
+                Ok(other) => assert_ne!(other.program, program),
+                Err(problem) => {
+                    assert_eq!(problem.code, "provider.compose.too_old");
+                    assert!(problem.message.contains(old), "{problem}");
+                    assert!(problem.help.unwrap().contains("2.15"));
+                }
+            }
         }
     }
 }

@@ -142,6 +142,7 @@ impl ComposeProvider {
         let mut tried = BTreeSet::new();
         let mut bindings = making.bindings(before, &mut tried)?;
         let mut attempts = 0;
+        let mut has_image = false;
         loop {
             attempts += 1;
             let blueprint = Blueprint {
@@ -157,6 +158,12 @@ impl ComposeProvider {
                 return Ok(());
             };
             let said = problem.causes.join("\n");
+            if !has_image && matches!(image::exists(making.engine, &tag).await, Ok(false)) {
+                // Somebody removed it since it was brought.
+                image::ensure(making.engine, &image_of(request), &|_| ()).await?;
+                has_image = true;
+                continue;
+            }
             match next_offer(&said, &offer, request).filter(|_| attempts < ATTEMPTS) {
                 Some(next) => {
                     // With nothing less, it is the ports that must change.

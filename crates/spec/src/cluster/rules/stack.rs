@@ -36,8 +36,14 @@ pub(super) fn check(spec: &Spec, findings: &mut Vec<Finding>) {
         return;
     }
     let (code, message) = match needed {
-        Role::Member => ("spec.no_member", "the cluster has no member"),
-        _ => ("spec.no_control_plane", "the cluster has no control plane"),
+        Role::Member => {
+            let message = "the cluster has no member: 0 are asked for, and what it knows needs 1";
+            ("spec.no_member", message)
+        }
+        _ => {
+            let message = "the cluster has no control plane: 0 are asked for, and etcd needs 1";
+            ("spec.no_control_plane", message)
+        }
     };
     let help = format!("Add `- {{role: {}}}` to `spec.nodes`.", needed.name());
     findings.push(Finding::new(NODES, code, message).scope(STACK).help(help));

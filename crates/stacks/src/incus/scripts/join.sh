@@ -9,7 +9,8 @@ within() {
   seconds=$1 code=0
   shift
   timeout "$seconds" "$@" || code=$?
-  [ "$code" != 124 ] || echo "no answer within $seconds s" >&2
+  for whom; do :; done
+  [ "$code" != 124 ] || echo "no answer within $seconds s: $whom" >&2
   return "$code"
 }
 ask() {
@@ -57,9 +58,10 @@ still_joining() {
   echo "incusd is still joining" >&2
   exit 1
 }
-# Instances come to whoever is listed, in a group or not.
-has_instances() {
-  said=$(database "SELECT instances.name FROM instances JOIN nodes ON nodes.id = instances.node_id WHERE nodes.name = '$name'") || exit 1
+# Instances come to whoever is listed, in a group or not, and volumes and buckets can be made there.
+holds() {
+  of="JOIN nodes ON nodes.id = node_id WHERE nodes.name = '$name'"
+  said=$(database "SELECT instances.name FROM instances $of UNION ALL SELECT storage_volumes.name FROM storage_volumes $of AND storage_volumes.type = 2 UNION ALL SELECT storage_buckets.name FROM storage_buckets $of") || exit 1
   case $said in *'"rows": null'*) return 1 ;; esac
 }
 # The database counts a member before the cluster lists it, and takes out only what is listed.
@@ -93,8 +95,8 @@ if [ -e "$marker" ]; then
   if ! whole; then
     ! under_way || still_joining
     trust
-    if has_instances; then
-      ask 10 cluster group assign "$other:$name" default --quiet
+    if holds; then
+      ask 10 cluster group assign --quiet "$other:$name" default
     else
       forget
       wipe

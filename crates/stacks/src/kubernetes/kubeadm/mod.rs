@@ -1,7 +1,7 @@
 //! The same cluster by `kubeadm init` and `kubeadm join`: the control plane as static pods, kube-proxy and CoreDNS as kubeadm's addons.
 //!
 //! ```text
-//! control plane: kubeadm-init* > kubelet > kube-apiserver* (a static pod answers) > nodes* > kubeadm-finish*
+//! control plane: kubeadm-init* > kubelet > kube-apiserver* (a static pod answers) > nodes* > kubeadm-finish* > static-pods-renew*
 //! worker:        announced* (its Node object and kubeadm's configuration are there) > kubeadm-join* > kubelet > kubeadm-finish*
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! made in the node, and stays there.
 
 mod documents;
+mod held;
 
 use bivouac_spec::node::{Condition, File, FileKind, HttpRequest, Service, Task};
 
@@ -28,6 +29,7 @@ use super::places::{
 use super::probes::{self, announced, local, open_to_all};
 use super::runtime::{CONTAINERD, IMAGES};
 use super::{tuning, versions};
+pub(super) use held::{RENEW, watched};
 
 /// A task of a control plane: what the kubelet needs to start is there.
 const INIT: &str = "kubeadm-init";
@@ -112,6 +114,7 @@ fn init(member: &Member) -> Vec<Task> {
         ask(API_SERVER, after([KUBELET]), vec![("the API server", answers)]),
         ask(API, after([API_SERVER]), vec![("the API server", open_to_all(member.api))]),
         kubeadm(FINISH, after([NODES, API]), INIT_FINISH_SCRIPT, EARLIER),
+        held::task(),
     ]
 }
 
@@ -158,7 +161,7 @@ pub(super) fn conditions(member: &Member) -> Vec<Condition> {
         return Vec::new();
     }
     vec![
-        condition("the controller manager is healthy", &[FINISH], healthy(10257, "/healthz")),
-        condition("the scheduler is healthy", &[FINISH], healthy(10259, "/livez")),
+        condition("the controller manager is healthy", &[RENEW], healthy(10257, "/healthz")),
+        condition("the scheduler is healthy", &[RENEW], healthy(10259, "/livez")),
     ]
 }

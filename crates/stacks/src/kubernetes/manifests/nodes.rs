@@ -11,6 +11,9 @@ use super::{apply, create};
 /// How many a kubelet takes, unless it is told otherwise.
 const PODS: u32 = 110;
 
+/// Stands for the memory of a machine that is not known, as in an export: more than any has, and not too much to count with.
+const MOST_MEMORY: u64 = 1 << 50;
+
 /// What identifies the node to those who made it.
 pub(in super::super) fn provider_id(layout: &Layout<'_>, member: &Member) -> String {
     format!("bivouac://{}/{}", layout.cluster, member.name())
@@ -23,6 +26,11 @@ pub(super) fn requests(layout: &Layout<'_>) -> Vec<Request> {
     let made = layout.members.iter().map(|member| create(api, &initial(layout, member)));
     let held = layout.members.iter().map(|member| apply(api, &lasting(layout, member)));
     made.chain(held).collect()
+}
+
+/// The object of a node as it is at the beginning, and what of it holds always.
+pub(in super::super) fn objects(layout: &Layout<'_>, member: &Member) -> [String; 2] {
+    [initial(layout, member), lasting(layout, member)].map(|object| object.to_string())
 }
 
 fn initial(layout: &Layout<'_>, member: &Member) -> Value {
@@ -59,7 +67,7 @@ fn capacity(layout: &Layout<'_>, member: &Member) -> Value {
     let (facts, limits) = (layout.facts, member.spec.resources);
     let all = Cpus(facts.cpus.saturating_mul(1000));
     let cpus = limits.cpus.map_or(all, |limit| limit.min(all));
-    let all = Bytes(facts.memory.0.next_multiple_of(1 << 30));
+    let all = Bytes(facts.memory.0.min(MOST_MEMORY).next_multiple_of(1 << 30));
     let memory = limits.memory.map_or(all, |limit| limit.min(all));
     json!({
         "cpu": cpus.to_string(),

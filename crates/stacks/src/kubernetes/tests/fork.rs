@@ -53,6 +53,14 @@ fn only_one_of_several_members_forgets_the_others() {
         let steps = fork.stack.fork(&applied(&original), &fork.request()).unwrap();
         assert_eq!(steps[0].command.contains(&force), forced, "{count}");
         assert!(steps[1..].iter().all(|step| !step.command.contains(&force)));
+        // It forgets nothing that they know and it does not.
+        let shared = fork.stack.fork_shares(&fork.cluster);
+        assert_eq!(shared.is_some(), forced, "{count}");
+        let Some(shared) = shared else { continue };
+        assert_eq!((&shared.to, shared.folder.as_str()), (&steps[0].nodes[0], "/var/lib/etcd"));
+        let asked: Vec<_> = shared.ask.iter().map(|step| step.nodes[0].as_str()).collect();
+        assert_eq!(asked, ["control-plane-0", "control-plane-1", "control-plane-2"]);
+        assert!(shared.ask.iter().all(|step| step.command[1..3] == ["agent", "etcd-log"]));
     }
 }
 
@@ -84,10 +92,11 @@ fn a_fork_has_the_authorities_of_its_original_and_certificates_of_its_own_addres
 
 #[test]
 fn nodes_have_room_for_pods_before_their_kubelets_say_so() {
-    let has = |resources: Resources| {
+    let known = (8 << 30) - 1;
+    let has_of = |memory: u64, resources: Resources| {
         let group = NodeGroup { resources, ..NodeGroup::new(Role::ControlPlane, 1) };
         let mut bench = Bench::new(vec![group]);
-        bench.facts.memory = Bytes((8 << 30) - 1);
+        bench.facts.memory = Bytes(memory);
         let configs = bench.configs();
         let nodes =
             configs[&name("control-plane-0")].tasks.iter().find(|task| task.name == "nodes");
@@ -100,12 +109,16 @@ fn nodes_have_room_for_pods_before_their_kubelets_say_so() {
         ["cpu", "memory", "pods"]
             .map(|what| node["status"]["capacity"][what].as_str().unwrap().to_owned())
     };
+    let has = |resources| has_of(known, resources);
     assert_eq!(has(Resources::default()), ["2", "8589934592", "110"]);
     let limits =
         Resources { cpus: Some(Cpus(500)), memory: Some(Bytes(1 << 30)), ..Resources::default() };
     assert_eq!(has(limits), ["500m", "1073741824", "110"]);
     let more = Resources { cpus: Some(Cpus(64_000)), memory: None, ..Resources::default() };
     assert_eq!(has(more), ["2", "8589934592", "110"], "no node has more than its ground");
+    // Of an export nobody knows which machine it is for.
+    assert_eq!(has_of(u64::MAX, limits), ["500m", "1073741824", "110"]);
+    assert_eq!(has_of(u64::MAX, Resources::default()), ["2", "1125899906842624", "110"]);
 }
 
 #[test]

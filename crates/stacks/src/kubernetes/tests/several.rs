@@ -5,7 +5,7 @@ use bivouac_spec::node::{File, Service};
 use super::*;
 
 /// The content of a file of a node.
-fn content(config: &NodeConfig, path: &str) -> String {
+pub(super) fn content(config: &NodeConfig, path: &str) -> String {
     let file = config.files.iter().find(|file| file.path == path);
     match file.map(|file| &file.kind) {
         Some(FileKind::Regular(Content(content))) => content.clone(),
@@ -13,7 +13,7 @@ fn content(config: &NodeConfig, path: &str) -> String {
     }
 }
 
-fn service<'a>(config: &'a NodeConfig, name: &str) -> &'a Service {
+pub(super) fn service<'a>(config: &'a NodeConfig, name: &str) -> &'a Service {
     config.services.iter().find(|service| service.name == name).unwrap()
 }
 
@@ -155,63 +155,7 @@ fn control_planes_more_start_again_only_what_must_know_them() {
     assert_eq!(restarted("worker-0"), ["balancer", "kubelet", "kube-proxy", "load-balancer"]);
     let files = differing(&before[&name("control-plane-0")], &after[&name("control-plane-0")]);
     assert!(files.contains(&"/etc/kubernetes/pki/apiserver.crt"), "{files:?}");
-    assert!(!files.contains(&"/etc/bivouac/etcd-members.sh"), "{files:?}");
     assert!(!files.contains(&"/etc/kubernetes/admin.conf"), "{files:?}");
-}
-
-#[test]
-fn who_joins_asks_who_the_members_are() {
-    let bench = Bench::several().joining(&["control-plane-2"]);
-    let configs = bench.configs();
-    let members = |node: &str| content(&configs[&name(node)], "/etc/bivouac/etcd-members.sh");
-    let founders = "begin() {\n  export ETCD_INITIAL_CLUSTER='control-plane-0=https://10.89.0.2:2380,\
-                    control-plane-1=https://10.89.0.3:2380' ETCD_INITIAL_CLUSTER_STATE=new\n}\n";
-    assert_eq!(
-        (members("control-plane-0").as_str(), members("control-plane-1").as_str()),
-        (founders, founders)
-    );
-    insta::assert_snapshot!("etcd_members_of_one_who_joins", members("control-plane-2"));
-    let joined = &configs[&name("control-plane-2")];
-    assert_eq!(service(joined, "kube-apiserver").after, ["etcd-votes"]);
-    // The list of members may change without etcd being started again.
-    for config in [joined, &configs[&name("control-plane-0")]] {
-        assert!(service(config, "etcd").watch.is_empty());
-    }
-}
-
-/// What the file of members of one who joins has etcd begin with, when its data folder holds these folders and files.
-fn begins_with(paths: &[&str]) -> String {
-    let configs = Bench::several().joining(&["control-plane-2"]).configs();
-    let members = content(&configs[&name("control-plane-2")], "/etc/bivouac/etcd-members.sh");
-    let data = tempfile::tempdir().unwrap();
-    for path in paths {
-        let path = data.path().join(path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "").unwrap();
-    }
-    let own = format!("data='{}'", data.path().display());
-    let members = members
-        .replace("etcdctl='/usr/local/bin/etcdctl'", "etcdctl=listed")
-        .replace("data='/var/lib/etcd'", &own);
-    let script = format!(
-        "listed() {{ echo '1, started, control-plane-0, https://10.89.0.2:2380, , false'
-                     echo '2, unstarted, , https://10.89.0.4:2380, , true'; }}
-         {members}
-         begin
-         echo \"${{ETCD_INITIAL_CLUSTER-}} $ETCD_INITIAL_CLUSTER_STATE\""
-    );
-    let output = std::process::Command::new("sh").args(["-euc", &script]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-#[test]
-fn who_joins_never_founds_a_cluster() {
-    let joins = "1=https://10.89.0.2:2380,control-plane-2=https://10.89.0.4:2380 existing\n";
-    assert_eq!(begins_with(&[]), joins);
-    // An attempt that failed left its folders.
-    assert_eq!(begins_with(&["member/snap/db", "member/wal.tmp/0.wal"]), joins);
-    assert_eq!(begins_with(&["member/snap/db", "member/wal/0.wal"]), " existing\n");
 }
 
 #[test]
@@ -238,7 +182,11 @@ fn nodes_leave_in_steps() {
     let names: Vec<String> = steps("worker-1").into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, ["drain node worker-1", "remove Node worker-1"]);
     assert!(steps("balancer").is_empty());
-    assert!(bench.steps(&Change::Joins(&name("control-plane-2"))).is_empty());
+    // Who is gone with its data is a member of etcd until it is taken out.
+    let joins = bench.steps(&Change::Joins(&name("control-plane-0")));
+    assert_eq!(joins[0], bench.leaves("control-plane-0")[1]);
+    assert_eq!(joins.len(), 1);
+    assert!(bench.steps(&Change::Joins(&name("worker-1"))).is_empty());
     let by_kubeadm = with_workers().with(Bootstrap::Kubeadm, Cni::Bridge);
     let steps = by_kubeadm.leaves("worker-0");
     assert_eq!(steps[0].nodes, [name("control-plane-0")]);

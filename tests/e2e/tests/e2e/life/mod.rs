@@ -1,32 +1,36 @@
 //! The life of one cluster of three nodes, as a person leads it: up, look around, run things, ask bivouac, down.
 
 mod commands;
+mod datagrams;
 mod kubeconfig;
 mod metrics;
 mod nodes;
 mod pods;
 mod see;
-mod storage;
+pub(crate) mod storage;
 
 use bivouac_e2e::{About, Case, Cluster, Ground, Run, case, free_ports};
 
-pub(crate) const CASES: [Case; 2] = [
+pub(crate) const CASES: [Case; 3] = [
     case("life/a_cluster_from_a_file", About::Everything, a_cluster_from_a_file),
     case("life/the_example_can_be_planned", About::Bivouac, the_example_can_be_planned),
+    case("life/shells_read_what_completes", About::Bivouac, see::shells_read_what_completes),
 ];
 
 const NODES: [&str; 3] = ["control-plane-0", "worker-0", "worker-1"];
 const WORKERS: [&str; 2] = ["worker-0", "worker-1"];
 
-/// Ports of the host that lead to workers: to a Service's node port, and to a pod's host port.
+/// Ports of the host that lead to workers: to a Service's node port, and to a pod's host port. And one for datagrams, that leads to the
+/// first node.
 #[derive(Clone, Copy)]
 struct Ports {
     service: u16,
     pod: u16,
+    names: u16,
 }
 
 fn spec(ports: Ports) -> String {
-    let Ports { service, pod } = ports;
+    let Ports { service, pod, names } = ports;
     let (service_node, pod_node) = (WORKERS[0], WORKERS[1]);
     format!(
         "  nodes:
@@ -35,17 +39,19 @@ fn spec(ports: Ports) -> String {
   ports:
   - {{hostPort: {service}, port: {}, node: {service_node}}}
   - {{hostPort: {pod}, port: {}, node: {pod_node}}}
+  - {{hostPort: {names}, port: {}, protocol: UDP}}
 ",
         pods::NODE_PORT,
-        pods::HOST_PORT
+        pods::HOST_PORT,
+        datagrams::NODE_PORT
     )
 }
 
 fn a_cluster_from_a_file(ground: &Ground) {
     kubeconfig::write_own(ground);
     let cluster = ground.cluster("life");
-    let [service, pod] = free_ports();
-    let ports = Ports { service, pod };
+    let [service, pod, names] = free_ports();
+    let ports = Ports { service, pod, names };
     let spec = spec(ports);
     let file = cluster.file(&spec);
 
@@ -59,7 +65,9 @@ fn a_cluster_from_a_file(ground: &Ground) {
     nodes::are_as_asked(&cluster);
     kubeconfig::leads_to_the_cluster(&cluster);
     pods::answer(&cluster, ports);
-    storage::survives_a_pod(&cluster);
+    datagrams::are_answered(&cluster, ports.names);
+    storage::is_written(&cluster);
+    storage::is_kept(&cluster);
     metrics::are_told(&cluster);
     commands::on_a_node(&cluster);
     commands::about_the_cluster(&cluster);

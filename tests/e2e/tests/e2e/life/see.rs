@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use bivouac_e2e::{Cluster, Run};
+use bivouac_e2e::{Cluster, Ground, Run, say};
 use serde_json::Value;
 
 use super::{NODES, WORKERS};
@@ -142,6 +142,25 @@ fn offered(cluster: &Cluster<'_>, words: &[&str]) -> Vec<String> {
     let asked = asked.env("COMPLETE", "bash").env("_CLAP_IFS", "\n");
     let answer = asked.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).success();
     answer.stdout().lines().map(str::to_owned).collect()
+}
+
+/// Each shell parses its script, where it is on this machine.
+pub(super) fn shells_read_what_completes(ground: &Ground) {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = ground.bivouac(["completion", shell]).success();
+        let script = script.expect_output(&["bivouac", "COMPLETE"]);
+        let file = ground.write(shell, &script.output);
+        if ["bash", "zsh", "fish"].contains(&shell) && is_installed(shell) {
+            let _ = Run::new(shell).args(["-n"]).args([file]).success();
+        } else {
+            say(&format!("no {shell} reads it here"));
+        }
+    }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// Where nothing is installed, too.

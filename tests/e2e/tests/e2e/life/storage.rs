@@ -1,8 +1,9 @@
-//! A volume outlives the pod that wrote it.
+//! A volume outlives the pod that wrote it, and whatever else comes over its cluster.
 
 use bivouac_e2e::Cluster;
 
-pub(super) fn survives_a_pod(cluster: &Cluster<'_>) {
+/// A word is in a volume, and the pod that wrote it is gone.
+pub(crate) fn is_written(cluster: &Cluster<'_>) {
     let image = super::image(cluster.ground(), "busybox");
     cluster.apply(
         "apiVersion: v1
@@ -16,6 +17,11 @@ spec:
     cluster.apply(&pod("writer", &image, "echo survived > /data/word"));
     let _ = cluster.printed_by("writer");
     let _ = cluster.kubectl(["delete", "pod", "writer"]).success();
+}
+
+/// A new pod finds the word.
+pub(crate) fn is_kept(cluster: &Cluster<'_>) {
+    let image = super::image(cluster.ground(), "busybox");
     cluster.apply(&pod("reader", &image, "cat /data/word"));
     assert_eq!(cluster.printed_by("reader").stdout(), "survived\n");
 }
