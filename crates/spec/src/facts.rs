@@ -239,7 +239,8 @@ pub struct Applied {
     pub cluster: crate::Cluster,
     /// Its addresses, which never change afterwards.
     pub addresses: Addresses,
-    /// The nodes that were made after the cluster was usable: they join it, where the first ones founded it.
+    /// The nodes that were made after the cluster was usable, or were to be removed and stay: they join it, where the first ones
+    /// founded it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub joined: BTreeSet<NodeName>,
     /// The nodes that were to be removed and are wanted again, until all of the cluster is usable: the others may have forgotten them.
